@@ -1,0 +1,71 @@
+"""What can go wrong between the service and a token.
+
+HsmError
+├── StatementRefusedError     the signer will not sign this; the request is wrong, a retry is useless
+├── KeyNotFoundError          no such key on this token
+├── UnsupportedError          the token or the signer's mode lacks the operation
+├── PinRefusedError           wrong PIN; never tried again by itself, so the token is not locked
+├── TokenUnavailableError     token gone, link down, signer restarting; retry later
+└── TokenFailureError         the token answered something that has no remedy here
+
+Every message is a sentence for an operator; the PKCS#11 return code, where there is one, stands in
+brackets at its end.
+"""
+
+
+class HsmError(Exception):
+    """Root of the package's errors; `code` is stable across the signer's socket."""
+
+    code = "failure"
+    retryable = False
+
+
+class StatementRefusedError(HsmError):
+    """A statement breaks the constraints in its key's record."""
+
+    code = "statement-refused"
+
+
+class KeyNotFoundError(HsmError):
+    """The token holds no key under that label."""
+
+    code = "key-not-found"
+
+
+class UnsupportedError(HsmError):
+    """Neither token nor signer can do this here."""
+
+    code = "unsupported"
+
+
+class PinRefusedError(HsmError):
+    """The token refused the PIN; it is not tried again."""
+
+    code = "pin-refused"
+
+
+class TokenUnavailableError(HsmError):
+    """The token or its signer cannot be reached now; the same request may succeed later."""
+
+    code = "token-unavailable"
+    retryable = True
+
+
+class TokenFailureError(HsmError):
+    """The token failed in a way that trying again will not mend."""
+
+    code = "token-failure"
+
+
+BY_CODE: dict[str, type[HsmError]] = {
+    cls.code: cls
+    for cls in (
+        HsmError,
+        StatementRefusedError,
+        KeyNotFoundError,
+        UnsupportedError,
+        PinRefusedError,
+        TokenUnavailableError,
+        TokenFailureError,
+    )
+}

@@ -1,0 +1,314 @@
+"""The ports of the key boundary: what a token can do, and what the signer signs.
+
+A *driver* (`hsm_drivers.pkcs11`, `hsm_drivers.software`) implements `KeyStore`, `MessageSigner`,
+`Rng`, `Wrapper` and `Kem` in process, each as far as its capability set goes. The *signer process*
+owns one driver and offers `StatementSigner` over a Unix socket: it signs whole statements for a
+purpose, checked against the key's record, never bare digests.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NewType, Protocol
+
+from hsm_drivers.errors import HsmError
+
+KeyLabel = NewType("KeyLabel", str)
+"""A key's name on its token and in its record, `[a-z0-9-]{1,64}`."""
+
+
+class Capability(StrEnum):
+    """What a driver can do; anything else is refused with `UnsupportedError`."""
+
+    GENERATE = "generate"
+    SIGN = "sign"
+    RANDOM = "random"
+    WRAP = "wrap"
+    KEM = "kem"
+
+
+class Protection(StrEnum):
+    """Where a private key lives (promise P2)."""
+
+    TOKEN = "token"
+    TRANSFERABLE = "transferable"
+    WRAPPED = "wrapped"
+    SOFTWARE = "software"
+
+
+class Purpose(StrEnum):
+    """What a statement is; a key's record says which purposes it serves."""
+
+    CERTIFICATE = "certificate"
+    CRL = "crl"
+    CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAttributes:
+    """A private key's attributes as read back from the token after generation (PKCS#11 4.9)."""
+
+    local: bool
+    sensitive: bool
+    always_sensitive: bool
+    extractable: bool
+    never_extractable: bool
+    private: bool
+    on_token: bool
+    sign: bool
+
+    def held(self) -> bool:
+        """Born on the token and never able to leave it."""
+        return (
+            self.local
+            and self.sensitive
+            and self.always_sensitive
+            and self.never_extractable
+            and self.on_token
+            and not self.extractable
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """What a ceremony asks of the token.
+
+    Attributes:
+        label: Name of the key.
+        algorithm: Registry name.
+        purposes: Statements the key may sign.
+        constraints: Per purpose, what its checker needs (JSON values only); fixed for good.
+    """
+
+    label: KeyLabel
+    algorithm: str
+    purposes: tuple[Purpose, ...]
+    constraints: Mapping[Purpose, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A key as its ceremony left it; kept by the signer, outside the worker's reach.
+
+    Attributes:
+        key_id: CKA_ID in hex, random.
+        public_key: SubjectPublicKeyInfo, DER.
+        attributes: As read back from the token.
+        created: RFC 3339 UTC.
+    """
+
+    label: KeyLabel
+    key_id: str
+    algorithm: str
+    purposes: tuple[Purpose, ...]
+    constraints: Mapping[Purpose, Mapping[str, Any]]
+    protection: Protection
+    public_key: bytes
+    attributes: KeyAttributes
+    token: str
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One whole message to sign.
+
+    Attributes:
+        message: TBSCertificate, TBSCertList or the checkpoint's note text, exact bytes.
+        evidence: What the checker needs beyond the message: for a checkpoint, the consistency
+            proof from the signer's remembered head (concatenated 32-byte hashes); else empty.
+    """
+
+    key: KeyLabel
+    purpose: Purpose
+    message: bytes
+    evidence: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A log head the signer has signed: it remembers the last one per origin."""
+
+    origin: str
+    size: int
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One released or about-to-be-released signature.
+
+    Attributes:
+        counter: Position in the journal, from 1, without gaps.
+        digest: SHA-256 of the statement's message.
+        reference: What the checker says the statement is: a serial in hex, a CRL number, a size.
+    """
+
+    counter: int
+    key: KeyLabel
+    purpose: Purpose
+    digest: bytes
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignerHealth:
+    """State of the signer and its token, measured by a round trip to the token."""
+
+    token: str
+    ready: bool
+    detail: str
+    counter: int
+    heads: tuple[Head, ...] = field(default=())
+
+
+class MessageSigner(Protocol):
+    """A driver's signing operation."""
+
+    def sign(self, label: KeyLabel, message: bytes) -> bytes:
+        """Sign the whole message; ECDSA as DER, others raw.
+
+        Raises:
+            HsmError: As its subclasses say.
+        """
+        ...
+
+
+class KeyStore(Protocol):
+    """A driver's keys."""
+
+    def generate(self, label: KeyLabel, algorithm: str) -> tuple[str, bytes, KeyAttributes]:
+        """Make a key pair on the token; answer CKA_ID (hex), SPKI DER and read-back attributes.
+
+        Raises:
+            UnsupportedError: The token lacks the algorithm.
+            TokenFailureError: The label is taken, or the attributes came back wrong.
+        """
+        ...
+
+    def labels(self) -> Sequence[KeyLabel]:
+        """Labels of the private keys on the token."""
+        ...
+
+    def attributes(self, label: KeyLabel) -> KeyAttributes:
+        """Attributes of a private key, read now.
+
+        Raises:
+            KeyNotFoundError: No such key.
+        """
+        ...
+
+    def public_key(self, label: KeyLabel) -> bytes:
+        """SPKI DER of a key, read now."""
+        ...
+
+
+class Rng(Protocol):
+    """A driver's random numbers."""
+
+    def random(self, size: int) -> bytes:
+        """Random bytes made on the token."""
+        ...
+
+
+class Wrapper(Protocol):
+    """A driver's key wrapping under a key that never leaves it (RFC 5649)."""
+
+    def wrap(self, label: KeyLabel, plaintext: bytes) -> bytes:
+        """Wrap bytes under the named key-encryption key."""
+        ...
+
+    def unwrap(self, label: KeyLabel, ciphertext: bytes) -> bytes:
+        """Undo `wrap`.
+
+        Raises:
+            TokenFailureError: The ciphertext is not one of this key.
+        """
+        ...
+
+
+class Kem(Protocol):
+    """A driver's decapsulation."""
+
+    def decapsulate(self, label: KeyLabel, ciphertext: bytes) -> bytes:
+        """Shared secret of the ciphertext under the named key."""
+        ...
+
+
+class Driver(KeyStore, MessageSigner, Rng, Wrapper, Kem, Protocol):
+    """A whole token as one object; what it cannot do it refuses with `UnsupportedError`."""
+
+    @property
+    def name(self) -> str:
+        """Token label, for records and messages."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this token can do."""
+        ...
+
+    def close(self) -> None:
+        """Log out and let the token go."""
+        ...
+
+
+class StatementChecker(Protocol):
+    """Judges one kind of statement against its key's record; pure; injected by bootstrap."""
+
+    def __call__(self, record: KeyRecord, statement: Statement, head: Head | None) -> "Checked":
+        """Accept or refuse.
+
+        Args:
+            record: The key's record.
+            statement: What is to be signed.
+            head: For a checkpoint, the last head signed for the key's origin, else None.
+
+        Raises:
+            StatementRefusedError: With the sentence that says why.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A checker's acceptance: the journal reference, and the new head where there is one."""
+
+    reference: str
+    head: Head | None = None
+
+
+class StatementSigner(Protocol):
+    """The signer process as its clients see it."""
+
+    async def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
+        """Sign a batch; each answer is a signature or the error of that statement, in order.
+
+        Raises:
+            TokenUnavailableError: The signer could not be reached; nothing is known of the batch.
+        """
+        ...
+
+    async def keys(self) -> list[KeyRecord]:
+        """Records of all keys."""
+        ...
+
+    async def attributes(self, label: KeyLabel) -> KeyAttributes:
+        """A key's attributes, read from the token now."""
+        ...
+
+    async def journal(self, after: int, limit: int) -> list[JournalEntry]:
+        """Journal entries with a counter above `after`, oldest first."""
+        ...
+
+    async def health(self) -> SignerHealth:
+        """A round trip to the token."""
+        ...
+
+    async def generate(self, spec: KeySpec) -> KeyRecord:
+        """Make a key and fix its record; only a signer in ceremony mode does.
+
+        Raises:
+            UnsupportedError: The signer is not in ceremony mode.
+        """
+        ...

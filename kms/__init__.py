@@ -1,0 +1,3 @@
+"""The sovereign key management service."""
+
+__version__ = "0.1.0"

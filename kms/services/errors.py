@@ -1,0 +1,198 @@
+"""Everything a use case may refuse, one class per problem type.
+
+KmsError
+├── InputError            the request is wrong (400/413/422); `field` says where
+├── AccessError           who asks may not (401/403/404)
+├── StateError            the state does not allow it (409/410)
+└── UnavailableError      not now (429/503); `retry` says how
+
+`kms.api.problems` maps each class to a status in one table; `kms.cli.errors` to an exit code.
+"""
+
+from enum import StrEnum
+
+
+class Retry(StrEnum):
+    """Whether sending the request again can help."""
+
+    NEVER = "never"
+    SAME = "same"
+    LATER = "later"
+
+
+class KmsError(Exception):
+    """Root. `problem` is the last part of the problem type URN."""
+
+    problem = "internal"
+    retry = Retry.NEVER
+
+    def __init__(self, detail: str, *, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+
+
+class InputError(KmsError):
+    """The request is wrong."""
+
+    problem = "invalid-request"
+
+
+class BodyTooLargeError(InputError):
+    """The body exceeds the limit."""
+
+    problem = "body-too-large"
+
+
+class PrivateKeyMaterialError(InputError):
+    """The request carries private key material (P1)."""
+
+    problem = "private-key-material"
+
+
+class InvalidKeyError(InputError):
+    """A public key is malformed, not canonical, or not of the named algorithm."""
+
+    problem = "invalid-key"
+
+
+class WeakKeyError(InputError):
+    """A public key is weak or known to be compromised."""
+
+    problem = "weak-key"
+
+
+class KeyReusedError(InputError):
+    """A component key is registered already."""
+
+    problem = "key-reused"
+
+
+class AlgorithmRefusedError(InputError):
+    """The policy refuses the algorithm here and now."""
+
+    problem = "algorithm-refused"
+
+
+class BundleMismatchError(InputError):
+    """The slots are not those of the bundle profile."""
+
+    problem = "bundle-mismatch"
+
+
+class UnknownBundleError(InputError):
+    """No bundle profile of that name."""
+
+    problem = "unknown-bundle"
+
+
+class InvalidCsrError(InputError):
+    """The certification request is malformed, unproven or asks for what it may not."""
+
+    problem = "invalid-csr"
+
+
+class ProofFailedError(InputError):
+    """A proof of possession does not hold."""
+
+    problem = "proof-failed"
+
+
+class IdempotencyKeyMissingError(InputError):
+    """The call changes state and carries no Idempotency-Key."""
+
+    problem = "idempotency-key-missing"
+
+
+class IdempotencyKeyReusedError(InputError):
+    """The Idempotency-Key was used with another body."""
+
+    problem = "idempotency-key-reused"
+
+
+class AccessError(KmsError):
+    """Who asks may not."""
+
+    problem = "forbidden"
+
+
+class UnauthenticatedError(AccessError):
+    """No valid client certificate."""
+
+    problem = "unauthenticated"
+
+
+class CertificateRevokedError(AccessError):
+    """The client certificate is revoked or expired."""
+
+    problem = "certificate-revoked"
+
+
+class UnknownPrincipalError(AccessError):
+    """The certificate names no registered, active principal."""
+
+    problem = "unknown-principal"
+
+
+class NotFoundError(AccessError):
+    """No such thing, or it is another tenant's."""
+
+    problem = "not-found"
+
+
+class StateError(KmsError):
+    """The state does not allow it."""
+
+    problem = "conflict"
+
+
+class ChallengeExpiredError(StateError):
+    """The enrolment's time is over."""
+
+    problem = "challenge-expired"
+
+
+class ChallengeUsedError(StateError):
+    """The enrolment has been completed or refused."""
+
+    problem = "challenge-used"
+
+
+class RevokedError(StateError):
+    """The user, device or tenant is revoked."""
+
+    problem = "revoked"
+
+
+class StillRunningError(StateError):
+    """The same call is still running."""
+
+    problem = "still-running"
+    retry = Retry.LATER
+
+
+class UnavailableError(KmsError):
+    """Not now."""
+
+    problem = "unavailable"
+    retry = Retry.LATER
+
+
+class SignerUnavailableError(UnavailableError):
+    """The signer or its token is away; the same request with the same key may succeed later."""
+
+    problem = "signer-unavailable"
+    retry = Retry.SAME
+
+
+class LogUnavailableError(UnavailableError):
+    """The event could not be committed or covered by a signed checkpoint."""
+
+    problem = "log-unavailable"
+    retry = Retry.SAME
+
+
+class OverloadedError(UnavailableError):
+    """Too much is waiting."""
+
+    problem = "overloaded"
