@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, NewType, Protocol
 
 from hsm_drivers.errors import HsmError
+from policies.decisions import Protection
 
 KeyLabel = NewType("KeyLabel", str)
 """A key's name on its token and in its record, `[a-z0-9-]{1,64}`."""
@@ -25,15 +26,6 @@ class Capability(StrEnum):
     RANDOM = "random"
     WRAP = "wrap"
     KEM = "kem"
-
-
-class Protection(StrEnum):
-    """Where a private key lives (promise P2)."""
-
-    TOKEN = "token"
-    TRANSFERABLE = "transferable"
-    WRAPPED = "wrapped"
-    SOFTWARE = "software"
 
 
 class Purpose(StrEnum):
