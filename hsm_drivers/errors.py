@@ -1,7 +1,7 @@
 """What can go wrong between the service and a token.
 
 HsmError
-├── StatementRefusedError     the signer will not sign this; the request is wrong, a retry is useless
+├── StatementRefusedError     will not be signed: the request is wrong, a retry is useless
 ├── KeyNotFoundError          no such key on this token
 ├── UnsupportedError          the token or the signer's mode lacks the operation
 ├── PinRefusedError           wrong PIN; never tried again by itself, so the token is not locked

@@ -1,0 +1,1 @@
+"""Names, profiles, keys, proofs, certificates, CRLs and the checks on what is signed."""

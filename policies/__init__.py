@@ -1,1 +1,1 @@
-"""What an algorithm is, and whether it may be used: registry, rules, decisions. Standard library only."""
+"""What an algorithm is and whether it may be used: registry, rules, decisions."""

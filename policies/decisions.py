@@ -8,7 +8,7 @@ from enum import StrEnum
 class Protection(StrEnum):
     """Where a private key lives (promise P2); DEVICE is the device's own affair."""
 
-    TOKEN = "token"
+    TOKEN = "token"  # noqa: S105 - a place, not a password
     TRANSFERABLE = "transferable"
     WRAPPED = "wrapped"
     SOFTWARE = "software"

@@ -1,0 +1,1 @@
+"""The software twin of every driver port, for tests; no command offers it."""

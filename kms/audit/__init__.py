@@ -1,0 +1,1 @@
+"""The offline verifier `kms-audit`; it trusts no server."""

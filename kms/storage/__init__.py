@@ -1,0 +1,1 @@
+"""The ledger in SQLAlchemy, its migrations, and its in-memory twin."""
