@@ -1,1 +1,5 @@
-"""The software twin of every driver port, for tests; no command offers it."""
+"""The twin of a token in memory, for tests."""
+
+from hsm_drivers.software.driver import SoftwareDriver
+
+__all__ = ["SoftwareDriver"]

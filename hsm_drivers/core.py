@@ -1,0 +1,260 @@
+"""What the signer does with a batch: check, journal, remember, sign. No sockets, no processes.
+
+The order is the promise: a signature exists only after its statement was accepted, its journal
+entry is durable and, for a checkpoint, the new head is remembered durably. A crash anywhere leaves
+at most entries and heads of signatures that nobody got; asking again for the same head is allowed.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from hsm_drivers.errors import (
+    HsmError,
+    StatementRefusedError,
+    TokenFailureError,
+    TokenUnavailableError,
+    UnsupportedError,
+)
+from hsm_drivers.journal import MAX_BATCH, Intent, acceptable
+from hsm_drivers.ports import (
+    Checked,
+    Driver,
+    Head,
+    JournalEntry,
+    KeyAttributes,
+    KeyLabel,
+    KeyRecord,
+    KeySpec,
+    Purpose,
+    SignerHealth,
+    Statement,
+    StatementChecker,
+)
+from hsm_drivers.state import SignerState
+from policies.decisions import Protection
+
+_log = logging.getLogger(__name__)
+_LABEL = re.compile(r"[a-z0-9-]{1,64}")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class SignerCore:
+    """Sole user of a driver and of a state directory; one call at a time, from one thread."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        checkers: Mapping[Purpose, StatementChecker],
+        state: SignerState,
+        *,
+        ceremony: bool = False,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            driver: The token.
+            checkers: What judges statements, per purpose; a purpose without one is refused.
+            state: Records, heads, journal.
+            ceremony: Whether keys may be made.
+            now: Clock for the records of new keys.
+        """
+        self._driver = driver
+        self._checkers = checkers
+        self._state = state
+        self._ceremony = ceremony
+        self._now = now
+
+    def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
+        """A signature or an error for each statement, in order; see `ports.StatementSigner`."""
+        outcomes: list[bytes | HsmError] = []
+        for start in range(0, len(statements), MAX_BATCH):
+            outcomes += self._sign_batch(statements[start : start + MAX_BATCH])
+        return outcomes
+
+    def keys(self) -> list[KeyRecord]:
+        """Records of all keys."""
+        return self._state.records()
+
+    def attributes(self, label: KeyLabel) -> KeyAttributes:
+        """A recorded key's attributes, read from the token now."""
+        return self._driver.attributes(self._state.record(label).label)
+
+    def journal(self, after: int, limit: int) -> list[JournalEntry]:
+        """Journal entries with a counter above `after`, oldest first."""
+        return self._state.journal.entries(after, limit)
+
+    def health(self) -> SignerHealth:
+        """Ask the token for random bytes and for every recorded public key."""
+        ready, detail = True, self._state.notice or "the token answers"
+        try:
+            self._driver.random(16)
+            self._compare_keys()
+        except HsmError as error:
+            ready, detail = False, str(error)
+        return SignerHealth(
+            token=self._driver.name,
+            ready=ready,
+            detail=detail,
+            counter=self._state.journal.counter,
+            heads=self._state.heads(),
+        )
+
+    def generate(self, spec: KeySpec) -> KeyRecord:
+        """Make a key and keep its record for good.
+
+        Raises:
+            UnsupportedError: Not in ceremony mode, or the token lacks the algorithm.
+            StatementRefusedError: The label is malformed or taken, or a purpose has no checker.
+        """
+        if not self._ceremony:
+            raise UnsupportedError("keys are made in a ceremony only; this signer runs for service")
+        self._refuse_bad(spec)
+        key_id, public_key, attributes = self._driver.generate(spec.label, spec.algorithm)
+        record = KeyRecord(
+            label=spec.label,
+            key_id=key_id,
+            algorithm=spec.algorithm,
+            purposes=spec.purposes,
+            constraints=spec.constraints,
+            protection=Protection.TOKEN,
+            public_key=public_key,
+            attributes=attributes,
+            token=self._driver.name,
+            created=self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+        self._state.add(record)
+        return record
+
+    def _refuse_bad(self, spec: KeySpec) -> None:
+        if not _LABEL.fullmatch(spec.label):
+            raise StatementRefusedError(
+                f"{spec.label[:80]!r} is no key label: 1 to 64 of a-z, 0-9 and -"
+            )
+        if self._state.has(spec.label):
+            raise StatementRefusedError(
+                f"a key called {spec.label!r} was made before; labels are never used again"
+            )
+        unknown = set(spec.purposes) - set(self._checkers)
+        if unknown:
+            raise StatementRefusedError(
+                f"this signer cannot check statements for {', '.join(sorted(unknown))}"
+            )
+
+    def _compare_keys(self) -> None:
+        """A token swapped or restored under the signer shows as another key under a known label."""
+        for record in self._state.records():
+            if self._driver.public_key(record.label) != record.public_key:
+                raise TokenFailureError(
+                    f"the token's key {record.label!r} is not the one that the ceremony made;"
+                    " connect the right token"
+                )
+
+    def _sign_batch(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
+        heads: dict[str, Head] = {}
+        verdicts = [self._judge(statement, heads) for statement in statements]
+        intents = [
+            Intent(
+                statement.key,
+                statement.purpose,
+                hashlib.sha256(statement.message).digest(),
+                verdict.reference,
+            )
+            for statement, verdict in zip(statements, verdicts, strict=True)
+            if isinstance(verdict, Checked)
+        ]
+        try:
+            if intents:
+                self._state.journal.append(intents)
+            if heads:
+                self._state.remember(heads.values())
+        except HsmError as error:
+            return [error if isinstance(verdict, Checked) else verdict for verdict in verdicts]
+        return self._release(statements, verdicts)
+
+    def _judge(self, statement: Statement, heads: dict[str, Head]) -> Checked | HsmError:
+        """Refusals are values: one bad statement never sinks the batch."""
+        try:
+            return self._check(statement, heads)
+        except HsmError as error:
+            return error
+        except Exception:  # noqa: BLE001 - see below; the error is logged whole
+            # A checker that fails on foreign bytes must not stop the signer for everyone else.
+            _log.exception("the checker for %s statements failed", statement.purpose)
+            return StatementRefusedError("the statement could not be checked; see the signer's log")
+
+    def _check(self, statement: Statement, heads: dict[str, Head]) -> Checked:
+        """Judge one statement; `heads` are those that this batch has moved already."""
+        record = self._state.record(statement.key)
+        if statement.purpose not in record.purposes:
+            raise StatementRefusedError(
+                f"key {statement.key!r} signs no {statement.purpose} statements"
+            )
+        checker = self._checkers.get(statement.purpose)
+        if checker is None:
+            raise UnsupportedError(f"this signer cannot check {statement.purpose} statements")
+        if statement.purpose is not Purpose.CHECKPOINT:
+            return _recordable(checker(record, statement, None))
+        origin = _origin(statement)
+        last = heads.get(origin) or self._state.head(origin)
+        checked = _recordable(checker(record, statement, last))
+        heads[origin] = _advanced(origin, last, checked.head)
+        return checked
+
+    def _release(
+        self, statements: Sequence[Statement], verdicts: Sequence[Checked | HsmError]
+    ) -> list[bytes | HsmError]:
+        """Sign what was accepted; once the token is gone, the rest of the batch does not wait."""
+        sign = self._driver.sign
+        gone: TokenUnavailableError | None = None
+        outcomes: list[bytes | HsmError] = []
+        for statement, verdict in zip(statements, verdicts, strict=True):
+            if isinstance(verdict, HsmError):
+                outcomes.append(verdict)
+                continue
+            if gone is not None:
+                outcomes.append(gone)
+                continue
+            try:
+                outcomes.append(sign(statement.key, statement.message))
+            except TokenUnavailableError as error:
+                gone = error
+                outcomes.append(error)
+            except HsmError as error:
+                outcomes.append(error)
+        return outcomes
+
+
+def _origin(statement: Statement) -> str:
+    """First line of a checkpoint (C2SP tlog-checkpoint); the checker judges the whole."""
+    try:
+        return statement.message.split(b"\n", 1)[0].decode()
+    except UnicodeDecodeError:
+        raise StatementRefusedError("the checkpoint's origin is not UTF-8") from None
+
+
+def _recordable(checked: Checked) -> Checked:
+    if not acceptable(checked.reference):
+        raise StatementRefusedError(f"{checked.reference[:80]!r} does not fit the journal")
+    return checked
+
+
+def _advanced(origin: str, last: Head | None, new: Head | None) -> Head:
+    """The new head, if a log may go from `last` to it; a second look after the checker's."""
+    if new is None or new.origin != origin:
+        raise StatementRefusedError(f"the check of a checkpoint of {origin!r} named no head of it")
+    if last is not None and new.size < last.size:
+        raise StatementRefusedError(
+            f"log {origin!r} was signed at size {last.size}; it never shrinks to {new.size}"
+        )
+    if last is not None and new.size == last.size and new.root != last.root:
+        raise StatementRefusedError(
+            f"log {origin!r} was signed at size {last.size} with another root"
+        )
+    return new

@@ -1,0 +1,132 @@
+"""A token's twin in memory: the whole `Driver` port, for tests; no command offers it.
+
+It behaves as a token does (labels taken once, secrets never handed out, the same errors) and
+reports the attributes a token would report, so that what stands on the port can be tested without
+one. It protects nothing.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hsm_drivers.errors import HsmError, KeyNotFoundError, TokenFailureError, UnsupportedError
+from hsm_drivers.ports import Capability, KeyAttributes, KeyLabel
+from hsm_drivers.software.keys import Operation, SoftwareKey, new_key
+from policies.algorithms import Kind, UnknownAlgorithmError, algorithm
+
+TOKEN_LIKE = KeyAttributes(
+    local=True,
+    sensitive=True,
+    always_sensitive=True,
+    extractable=False,
+    never_extractable=True,
+    private=True,
+    on_token=True,
+    sign=True,
+)
+"""What a sound token reports of a signing key it made."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    key: SoftwareKey
+    attributes: KeyAttributes
+
+
+class SoftwareDriver:
+    """`ports.Driver` in memory.
+
+    Attributes:
+        outage: While set, every operation raises it: a token that is away or broken.
+        attributes_made: What the next keys claim to be; a test may make the token a liar.
+    """
+
+    def __init__(self, name: str = "software") -> None:
+        self._name = name
+        self._keys: dict[KeyLabel, _Held] = {}
+        self.outage: HsmError | None = None
+        self.attributes_made = TOKEN_LIKE
+
+    @property
+    def name(self) -> str:
+        """As `ports.Driver`."""
+        return self._name
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Everything."""
+        return frozenset(Capability)
+
+    def generate(self, label: KeyLabel, algorithm_name: str) -> tuple[str, bytes, KeyAttributes]:
+        """As `ports.KeyStore.generate`; the public key of a wrapping key is empty."""
+        self._answer()
+        if label in self._keys:
+            raise TokenFailureError(
+                f"token {self._name!r} holds a key called {label!r} already; choose another label"
+            )
+        try:
+            row = algorithm(algorithm_name)
+        except UnknownAlgorithmError as error:
+            raise UnsupportedError(f"{error}") from None
+        made = replace(self.attributes_made, sign=row.kind is Kind.SIGNATURE)
+        key = new_key(row)
+        if not made.held():
+            raise TokenFailureError(
+                f"token {self._name!r} made {label!r} with attributes that would let it leave; "
+                "the key was destroyed"
+            )
+        self._keys[label] = _Held(key, made)
+        return os.urandom(16).hex(), key.spki, made
+
+    def labels(self) -> Sequence[KeyLabel]:
+        """As `ports.KeyStore.labels`."""
+        self._answer()
+        return sorted(self._keys)
+
+    def attributes(self, label: KeyLabel) -> KeyAttributes:
+        """As `ports.KeyStore.attributes`."""
+        return self._held(label).attributes
+
+    def public_key(self, label: KeyLabel) -> bytes:
+        """As `ports.KeyStore.public_key`."""
+        return self._held(label).key.spki
+
+    def sign(self, label: KeyLabel, message: bytes) -> bytes:
+        """As `ports.MessageSigner.sign`."""
+        return self._operation(label, self._held(label).key.sign)(message)
+
+    def random(self, size: int) -> bytes:
+        """As `ports.Rng.random`."""
+        self._answer()
+        return os.urandom(size)
+
+    def wrap(self, label: KeyLabel, plaintext: bytes) -> bytes:
+        """As `ports.Wrapper.wrap`."""
+        return self._operation(label, self._held(label).key.wrap)(plaintext)
+
+    def unwrap(self, label: KeyLabel, ciphertext: bytes) -> bytes:
+        """As `ports.Wrapper.unwrap`."""
+        return self._operation(label, self._held(label).key.unwrap)(ciphertext)
+
+    def decapsulate(self, label: KeyLabel, ciphertext: bytes) -> bytes:
+        """As `ports.Kem.decapsulate`."""
+        return self._operation(label, self._held(label).key.decapsulate)(ciphertext)
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+    def _operation(self, label: KeyLabel, operation: Operation | None) -> Operation:
+        if operation is None:
+            raise UnsupportedError(f"key {label!r} is of a kind that does not do this")
+        return operation
+
+    def _answer(self) -> None:
+        if self.outage is not None:
+            raise self.outage
+
+    def _held(self, label: KeyLabel) -> _Held:
+        self._answer()
+        try:
+            return self._keys[label]
+        except KeyError:
+            raise KeyNotFoundError(f"token {self._name!r} holds no key called {label!r}") from None

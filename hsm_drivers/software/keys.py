@@ -1,0 +1,142 @@
+"""Keys of the software twin: one maker a scheme, each giving what such a key can do."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mlkem, x25519
+from cryptography.hazmat.primitives.keywrap import (
+    InvalidUnwrap,
+    aes_key_unwrap_with_padding,
+    aes_key_wrap_with_padding,
+)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from hsm_drivers.errors import TokenFailureError, UnsupportedError
+from policies.algorithms import Algorithm, Scheme
+
+Operation = Callable[[bytes], bytes]
+
+_CURVES: dict[str | None, type[ec.EllipticCurve]] = {
+    "1.2.840.10045.3.1.7": ec.SECP256R1,
+    "1.3.132.0.34": ec.SECP384R1,
+    "1.3.132.0.35": ec.SECP521R1,
+}
+_DIGESTS: dict[str | None, type[hashes.HashAlgorithm]] = {
+    "sha256": hashes.SHA256,
+    "sha384": hashes.SHA384,
+    "sha512": hashes.SHA512,
+}
+_ML_KEM: dict[int | None, Callable[[], mlkem.MLKEM768PrivateKey | mlkem.MLKEM1024PrivateKey]] = {
+    1184: mlkem.MLKEM768PrivateKey.generate,
+    1568: mlkem.MLKEM1024PrivateKey.generate,
+}
+"""By the size of the public key; `cryptography` has no ML-KEM-512."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoftwareKey:
+    """A key as what it can do; None is what it cannot.
+
+    Attributes:
+        spki: SubjectPublicKeyInfo DER; empty for a secret key.
+    """
+
+    spki: bytes = b""
+    sign: Operation | None = None
+    wrap: Operation | None = None
+    unwrap: Operation | None = None
+    decapsulate: Operation | None = None
+
+
+class _Public(Protocol):
+    def public_bytes(self, encoding: Encoding, format: PublicFormat) -> bytes: ...  # noqa: A002 - cryptography's name
+
+
+def _spki(key: _Public) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _ecdsa(row: Algorithm) -> SoftwareKey:
+    key = ec.generate_private_key(_CURVES[row.curve]())
+    scheme = ec.ECDSA(_DIGESTS[row.digest]())
+    return SoftwareKey(_spki(key.public_key()), sign=lambda message: key.sign(message, scheme))
+
+
+def _eddsa(_row: Algorithm) -> SoftwareKey:
+    key = ed25519.Ed25519PrivateKey.generate()
+    return SoftwareKey(_spki(key.public_key()), sign=key.sign)
+
+
+def _ml_kem(row: Algorithm) -> SoftwareKey:
+    key = _ML_KEM[row.public_key_size]()
+    return SoftwareKey(_spki(key.public_key()), decapsulate=_guarded(key.decapsulate))
+
+
+def _dhkem_x(_row: Algorithm) -> SoftwareKey:
+    key = x25519.X25519PrivateKey.generate()
+
+    def agree(sent: bytes) -> bytes:
+        return key.exchange(x25519.X25519PublicKey.from_public_bytes(sent))
+
+    return SoftwareKey(_spki(key.public_key()), decapsulate=_guarded(agree))
+
+
+def _dhkem_ec(row: Algorithm) -> SoftwareKey:
+    curve = _CURVES[row.curve]()
+    key = ec.generate_private_key(curve)
+
+    def agree(sent: bytes) -> bytes:
+        return key.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(curve, sent))
+
+    return SoftwareKey(_spki(key.public_key()), decapsulate=_guarded(agree))
+
+
+def _aes_kwp(row: Algorithm) -> SoftwareKey:
+    key = os.urandom(row.classical_bits // 8)
+
+    def unwrap(ciphertext: bytes) -> bytes:
+        try:
+            return aes_key_unwrap_with_padding(key, ciphertext)
+        except InvalidUnwrap:
+            raise TokenFailureError("these bytes were not wrapped under this key") from None
+
+    return SoftwareKey(
+        wrap=lambda plaintext: aes_key_wrap_with_padding(key, plaintext), unwrap=unwrap
+    )
+
+
+def _guarded(decapsulate: Operation) -> Operation:
+    """A wrong size or a point outside the group is the sender's fault, told as a token would."""
+
+    def guarded(ciphertext: bytes) -> bytes:
+        try:
+            return decapsulate(ciphertext)
+        except ValueError:
+            raise TokenFailureError("the ciphertext is not one of this algorithm") from None
+
+    return guarded
+
+
+_MAKERS: dict[Scheme, Callable[[Algorithm], SoftwareKey]] = {
+    Scheme.ECDSA: _ecdsa,
+    Scheme.EDDSA: _eddsa,
+    Scheme.ML_KEM: _ml_kem,
+    Scheme.DHKEM_X: _dhkem_x,
+    Scheme.DHKEM_EC: _dhkem_ec,
+    Scheme.AES_KWP: _aes_kwp,
+}
+
+
+def new_key(row: Algorithm) -> SoftwareKey:
+    """A fresh key of that algorithm.
+
+    Raises:
+        UnsupportedError: `cryptography` makes none, or the twin has no use for them.
+    """
+    try:
+        return _MAKERS[row.scheme](row)
+    except KeyError:
+        raise UnsupportedError(f"the software twin makes no {row.name} keys") from None

@@ -1,0 +1,217 @@
+"""What the signer keeps besides the token: key records, the heads it signed, the journal.
+
+A directory of its own (0700, files 0600), outside the database home and its backups: a database
+rolled back to yesterday is noticed because this memory is not.
+
+    lock         held (flock) by the one process that owns token and directory
+    keys.json    key records, written once each by a ceremony
+    heads.json   last head signed, per log origin
+    journal      see `hsm_drivers.journal`
+
+`keys.json` and `heads.json` are replaced whole: a new file is written, synced and renamed over the
+old one, and the directory synced, so that a crash leaves the old or the new, never a part.
+"""
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+import msgspec
+
+from hsm_drivers.errors import KeyNotFoundError, TokenFailureError, TokenUnavailableError
+from hsm_drivers.journal import Journal
+from hsm_drivers.ports import Head, KeyLabel, KeyRecord
+
+_log = logging.getLogger(__name__)
+
+
+class _Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: Literal[1]
+    keys: tuple[KeyRecord, ...]
+
+
+class _Heads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: Literal[1]
+    heads: tuple[Head, ...]
+
+
+_T = TypeVar("_T", _Keys, _Heads)
+
+
+class SignerState:
+    """The open directory, owned from construction until `close` or the end of the process.
+
+    Attributes:
+        journal: Open for as long as the directory is owned.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Create or open, lock, read and repair.
+
+        Raises:
+            TokenUnavailableError: Another process owns the directory.
+            TokenFailureError: It is open to other users, or damaged.
+        """
+        self._directory = directory
+        _private_directory(directory)
+        self._lock = _own(directory / "lock")
+        try:
+            self.journal = Journal(directory / "journal")
+            self._keys = {
+                record.label: record for record in self._read("keys.json", _Keys, _Keys(1, ())).keys
+            }
+            self._heads = {
+                head.origin: head for head in self._read("heads.json", _Heads, _Heads(1, ())).heads
+            }
+        except BaseException:
+            os.close(self._lock)
+            raise
+        if self.journal.torn:
+            _log.warning("%s", self.notice)
+
+    @property
+    def notice(self) -> str:
+        """What opening had to repair, as a sentence; empty for nothing."""
+        if not self.journal.torn:
+            return ""
+        return (
+            f"the last {self.journal.torn} bytes of the journal were an unfinished batch,"
+            " never released, and were cut off"
+        )
+
+    def record(self, label: KeyLabel) -> KeyRecord:
+        """The record of a key.
+
+        Raises:
+            KeyNotFoundError: No ceremony made such a key.
+        """
+        try:
+            return self._keys[label]
+        except KeyError:
+            raise KeyNotFoundError(f"the signer has no record of a key called {label!r}") from None
+
+    def has(self, label: KeyLabel) -> bool:
+        """Whether there is a record."""
+        return label in self._keys
+
+    def records(self) -> list[KeyRecord]:
+        """All records, oldest first."""
+        return list(self._keys.values())
+
+    def add(self, record: KeyRecord) -> None:
+        """Keep a new record for good, durably.
+
+        Raises:
+            TokenUnavailableError: The disk refused.
+        """
+        keys = {**self._keys, record.label: record}
+        self._write("keys.json", _Keys(1, tuple(keys.values())))
+        self._keys = keys
+
+    def head(self, origin: str) -> Head | None:
+        """The last head signed for an origin."""
+        return self._heads.get(origin)
+
+    def heads(self) -> tuple[Head, ...]:
+        """The last head of every origin."""
+        return tuple(self._heads.values())
+
+    def remember(self, heads: Iterable[Head]) -> None:
+        """Put these heads in place of their origins' last ones, durably.
+
+        Raises:
+            TokenUnavailableError: The disk refused; the old ones stand.
+        """
+        merged = self._heads | {head.origin: head for head in heads}
+        self._write("heads.json", _Heads(1, tuple(merged.values())))
+        self._heads = merged
+
+    def close(self) -> None:
+        """Give up ownership."""
+        self.journal.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, name: str, kind: type[_T], empty: _T) -> _T:
+        """A file's content; both files are made with the directory, so a lost one is noticed."""
+        path = self._directory / name
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        except FileNotFoundError:
+            if self.journal.counter:
+                raise TokenFailureError(
+                    f"{path} is missing though the journal has {self.journal.counter} entries;"
+                    " restore it from a copy of this directory"
+                ) from None
+            self._write(name, empty)
+            return empty
+        except (OSError, msgspec.DecodeError) as error:
+            raise TokenFailureError(
+                f"{path} cannot be read ({error}); restore it from a copy of this directory"
+            ) from error
+
+    def _write(self, name: str, content: _Keys | _Heads) -> None:
+        path = self._directory / name
+        try:
+            _replace(path, msgspec.json.encode(content))
+        except OSError as error:
+            raise TokenUnavailableError(
+                f"{path} cannot be written ({error.strerror}); nothing is signed until it can"
+            ) from error
+
+
+def _private_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = directory.stat().st_mode & 0o777
+    except OSError as error:
+        raise TokenFailureError(
+            f"the signer's directory {directory} cannot be used: {error.strerror}"
+        ) from error
+    if mode & 0o077:
+        raise TokenFailureError(
+            f"the signer's directory {directory} is open to other users (mode {mode:o});"
+            " take their rights away with chmod 700"
+        )
+
+
+def _own(path: Path) -> int:
+    """Lock the file for as long as the descriptor lives."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise TokenFailureError(f"cannot open {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise TokenUnavailableError(
+            f"another signer owns {path.parent}; a token has one owner, stop that one first"
+        ) from None
+    return fd
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write durably: after a crash the file is the old one or the new one."""
+    new = path.with_suffix(".new")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    new.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
