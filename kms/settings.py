@@ -1,0 +1,324 @@
+"""What can be configured: every key with its default and its consequence for security.
+
+Pure values; `kms.config` reads them from `<home>/kms.toml`. `kms init` writes the descriptions that
+stand here into the file it makes.
+"""
+
+import os
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
+
+CONFIG_NAME = "kms.toml"
+GIVEN = ("path", "home")
+"""Fields of `Settings` that follow from where the file lies and are no keys of it."""
+
+_NAME = r"[a-z0-9]([a-z0-9.-]{0,78}[a-z0-9])?"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a listener listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """`host:port`, IPv6 hosts in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(value: object) -> Address:
+    """`127.0.0.1:8443` or `[::1]:8443`; names are refused, since a resolver could move a listener.
+
+    Raises:
+        ValueError: Any other form.
+    """
+    if isinstance(value, Address):
+        return value
+    host, separator, port = str(value).rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ip_address(host[1:-1] if bracketed else host)
+        number = int(port)
+    except ValueError:
+        address, number = None, 0
+    good_form = address is not None and bracketed == (address.version == 6)
+    if not (separator and good_form and port.isascii() and 0 < number <= 65535):
+        raise ValueError("write an IP address and a port, such as 127.0.0.1:8443 or [::1]:8443")
+    return Address(str(address), number)
+
+
+def _below_home(value: Path, info: ValidationInfo) -> Path:
+    home: Path = info.context["home"] if info.context else Path()
+    return Path(os.path.normpath(home / value))
+
+
+def _base_url(value: str) -> str:
+    parts = urlsplit(value)
+    plain = not (parts.query or parts.fragment or parts.username or parts.password)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
+        raise ValueError("write a plain http or https URL, such as http://pki.example.org")
+    return value.rstrip("/")
+
+
+Listener = Annotated[Address, BeforeValidator(parse_address)]
+HomePath = Annotated[Path, AfterValidator(_below_home)]
+BaseUrl = Annotated[str, Field(max_length=200), AfterValidator(_base_url)]
+Text = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _no_password(value: str) -> str:
+    if urlsplit(value).password is not None:
+        raise ValueError("no password here: use a .pgpass file or peer authentication")
+    return value
+
+
+def _count(default: int, low: int, high: int, description: str) -> Any:
+    return Field(default=default, ge=low, le=high, strict=True, description=description)
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Listeners(Section):
+    """Where the service listens. Everything stands on loopback until you say otherwise."""
+
+    api: Listener = Field(
+        default=Address("127.0.0.1", 8443),
+        description="The API: TLS 1.3, a client certificate is required. Open it to the messaging "
+        "servers and officers only.",
+    )
+    public: Listener = Field(
+        default=Address("127.0.0.1", 8080),
+        description="CRLs, CA certificates and the log's public part over plain HTTP: signed, "
+        "read-only data. May be open to everyone.",
+    )
+    operator: Listener = Field(
+        default=Address("127.0.0.1", 9464),
+        description="Metrics and health, without authentication: keep it on loopback or in the "
+        "operators' network.",
+    )
+
+
+class Tls(Section):
+    """The API's server certificate, issued by the infrastructure CA and renewed by itself."""
+
+    server_names: tuple[Text, ...] = Field(
+        default=("localhost", "127.0.0.1"),
+        min_length=1,
+        max_length=32,
+        description="DNS names and IP addresses that clients call the API by.",
+    )
+    certificate_hours: int = _count(
+        72,
+        1,
+        8760,
+        "Lifetime of the server certificate. Its key is a 0600 file, not on the token, so keep "
+        "this short.",
+    )
+    renew_before_hours: int = _count(
+        24, 1, 8759, "How long before its end the server certificate is replaced."
+    )
+
+
+class Database(Section):
+    """Where the ledger is kept."""
+
+    url: Annotated[Text, AfterValidator(_no_password)] | None = Field(
+        default=None,
+        description="SQLAlchemy URL; default: SQLite in <home>/data. Never write a password here.",
+    )
+
+
+class Token(Section):
+    """The HSM: a PKCS#11 module and one of its tokens."""
+
+    module: HomePath = Field(
+        default=Path("/usr/lib/softhsm/libsofthsm2.so"),
+        description="PKCS#11 module. Only signer processes load it; it runs with their rights and "
+        "sees the PIN. SoftHSM2, the default, keeps keys in files: for development, not for duty.",
+    )
+    label: Text = Field(default="kms", description="CKA_LABEL of the token.")
+    pin_file: HomePath | None = Field(
+        default=None,
+        description="File with the user PIN, 0600. Whoever reads it and reaches the token can use "
+        "every key. Default: the credential `kms-pin` in $CREDENTIALS_DIRECTORY, --pin-fd, or a "
+        "prompt.",
+    )
+    directory: HomePath | None = Field(
+        default=None,
+        description="Directory of a token that is kept in files (SoftHSM2); given to the signer's "
+        "user when processes run under users of their own.",
+    )
+    environment: dict[Text, str] = Field(
+        default_factory=dict,
+        description="Environment variables that the module wants, such as SOFTHSM2_CONF. Signers "
+        "get these and no others. Not for secrets.",
+    )
+
+
+class Signer(Section):
+    """Signer processes: the only ones that hold the PIN."""
+
+    state: HomePath | None = Field(
+        default=None,
+        description="Directory of the signer's journal, key records and last log heads; default: "
+        "<home>-signer. It must be outside the home and its backups, or a rolled-back database "
+        "could not be told from a good one.",
+    )
+    wedge_seconds: int = _count(
+        10, 2, 600, "A signer that does not answer for so long is killed and started again."
+    )
+
+
+class Users(Section):
+    """System users of the child processes; only a service started as root can use them."""
+
+    worker: Text | None = Field(
+        default=None,
+        description="User of the worker; default: kms-worker where it exists. Without separate "
+        "users, whoever takes over the worker can read the signer's memory.",
+    )
+    signer: Text | None = Field(
+        default=None, description="User of the signers; default: kms-signer where it exists."
+    )
+
+
+class Limits(Section):
+    """Bounds on what a client can ask for, and times."""
+
+    max_body_bytes: int = _count(8 << 20, 1 << 10, 64 << 20, "Largest request body.")
+    batch_items: int = _count(1000, 1, 1000, "Most items in a batch call.")
+    concurrency: int = _count(
+        256, 1, 10_000, "Requests served at a time; more are answered 503 with Retry-After."
+    )
+    enrolment_seconds: int = _count(
+        600, 10, 86_400, "How long a device may take for its proofs: the life of a challenge."
+    )
+    idempotency_days: int = _count(
+        7, 7, 365, "How long answers are kept for repeated calls; they hold personal data."
+    )
+    crl_interval_seconds: int = _count(
+        3600, 10, 604_800, "A new CRL at least this often, besides one after every revocation."
+    )
+    crl_validity_seconds: int = _count(
+        86_400,
+        60,
+        2_592_000,
+        "Distance from thisUpdate to nextUpdate: how long a verifier that is cut off may trust "
+        "an old CRL.",
+    )
+    drain_seconds: int = _count(
+        30, 1, 600, "How long accepted requests may take to finish when the service stops."
+    )
+
+
+class WeakKeys(Section):
+    """Lists of known-compromised keys."""
+
+    blocklist: HomePath | None = Field(
+        default=None,
+        description="Directory of badkeys blocklists. Nothing is downloaded. Without it keys that "
+        "are public knowledge elsewhere are not recognised, and `kms doctor` says so.",
+    )
+
+
+class Settings(Section):
+    """Everything about one service; made by `load`."""
+
+    path: Path = Field(description="The file itself; not a key of it.")
+    home: Path = Field(description="The directory of the file; not a key of it.")
+    name: Annotated[str, Field(pattern=rf"^{_NAME}(/{_NAME})*$", max_length=100)] = Field(
+        description="Name of the log, as its verifiers know it; the origin is <name>/<epoch>. "
+        "Never change it: the log would be another one.",
+    )
+    public_url: BaseUrl = Field(
+        description="Base URL of the public listener as the world reaches it; goes into CRL and "
+        "issuer addresses of every certificate.",
+    )
+    policy: Text = Field(
+        default="default",
+        description="Policy that decides algorithms: a shipped name, or a path (with a slash) of "
+        "a file in the same form.",
+    )
+    listeners: Listeners = Listeners()
+    tls: Tls = Tls()
+    database: Database = Database()
+    token: Token = Token()
+    signer: Signer = Signer()
+    users: Users = Users()
+    limits: Limits = Limits()
+    weak_keys: WeakKeys = WeakKeys()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        if self.signer_state.is_relative_to(self.home):
+            raise ValueError("signer.state must be outside the home, as <home>-signer is")
+        if self.tls.renew_before_hours >= self.tls.certificate_hours:
+            raise ValueError("tls.renew_before_hours must be less than tls.certificate_hours")
+        if self.limits.crl_interval_seconds >= self.limits.crl_validity_seconds:
+            raise ValueError(
+                "limits.crl_interval_seconds must be less than limits.crl_validity_seconds"
+            )
+        return self
+
+    @property
+    def policy_path(self) -> Path | None:
+        """The policy's file where `policy` is a path; None for a shipped one."""
+        return self.home / self.policy if "/" in self.policy else None
+
+    @property
+    def data_dir(self) -> Path:
+        """What the worker writes besides TLS keys: the ledger."""
+        return self.home / "data"
+
+    @property
+    def tls_dir(self) -> Path:
+        """The worker's TLS keys and certificates."""
+        return self.home / "tls"
+
+    @property
+    def run_dir(self) -> Path:
+        """Pid files, locks and the signer's socket."""
+        return self.home / "run"
+
+    @property
+    def clients_dir(self) -> Path:
+        """Development clients: `<name>.pem` and `<name>.key`."""
+        return self.home / "clients"
+
+    @property
+    def trust_path(self) -> Path:
+        """PEM anchor of the API's server certificate."""
+        return self.home / "trust.pem"
+
+    @property
+    def signer_socket(self) -> Path:
+        """Unix socket on which the signer answers."""
+        return self.run_dir / "signer.sock"
+
+    @property
+    def signer_state(self) -> Path:
+        """The signer's own directory."""
+        return self.signer.state or self.home.with_name(f"{self.home.name}-signer")
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        return self.database.url or f"sqlite:///{self.data_dir / 'ledger.db'}"
