@@ -1,0 +1,288 @@
+"""Checking what an enrolment gave: certificates, leaf, receipt and openings, in one pure call.
+
+No clock is asked: validity is measured at the time the log gives, which the checkpoint signs.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from kms import wire
+from kms.device import answers
+from kms.device.der import certificate_spki
+from kms.device.errors import MalformedAnswerError, UntrustedAnswerError
+from kms.tlog.errors import TlogError
+from kms.tlog.notes import VerifierKey
+from kms.tlog.receipt import parse_receipt, verify_receipt
+
+_MAX_SLOTS = 16
+_MAX_OPENINGS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SlotCertificate:
+    """A verified certificate of one slot; `certificate` is DER."""
+
+    slot: str
+    profile: str
+    serial: str
+    certificate: bytes
+
+    def pem(self) -> bytes:
+        """The certificate in PEM."""
+        return _load(self.certificate, self.slot).public_bytes(Encoding.PEM)
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A completed enrolment, all of it verified.
+
+    Attributes:
+        certificates: One per slot, in slot order.
+        chain: Issuing CA and root, DER.
+        index: Position of the event in the log.
+        leaf: Exact bytes of the event.
+        receipt: Offline proof that the log holds it (C2SP tlog-proof).
+        openings: What opens the leaf's commitments.
+    """
+
+    enrolment: str
+    user: str
+    device: str
+    certificates: tuple[SlotCertificate, ...]
+    chain: tuple[bytes, bytes]
+    index: int
+    leaf: bytes
+    receipt: str
+    openings: tuple[wire.Opening, ...]
+
+
+def verify(answer: object, transcript: wire.Transcript, log_vkey: str, root: bytes) -> Certified:
+    """Check the answer to the proofs against the transcript that was proven.
+
+    Args:
+        answer: Parsed JSON.
+        transcript: What the device signed.
+        log_vkey: Verifier key of the log.
+        root: Trusted root certificate, DER.
+
+    Raises:
+        MalformedAnswerError: The answer is not of the documented shape.
+        UntrustedAnswerError: Something does not verify.
+    """
+    for name in ("enrolment", "user", "device"):
+        if answers.text(answer, name) != getattr(transcript, name):
+            raise UntrustedAnswerError(f"the answer is about another {name}")
+    chain = _chain(answer, transcript.authority, root)
+    leaf = answers.binary(answer, "leaf")
+    receipt = answers.mapping(answer, "receipt")
+    index = _verify_receipt(receipt, leaf, log_vkey, transcript.origin)
+    event, time = _event(leaf, transcript)
+    certificates = _certificates(answer, transcript, _load(chain[0], "chain"), time)
+    _check_logged(event, certificates)
+    return Certified(
+        transcript.enrolment,
+        transcript.user,
+        transcript.device,
+        certificates,
+        chain,
+        index,
+        leaf,
+        answers.text(receipt, "text"),
+        _openings(answer, event, transcript),
+    )
+
+
+def _certificates(
+    answer: object, transcript: wire.Transcript, issuer: x509.Certificate, time: datetime
+) -> tuple[SlotCertificate, ...]:
+    """One certificate for each slot, in the order of the slots."""
+    documents = answers.listing(answer, "certificates", at_most=_MAX_SLOTS)
+    slots = [answers.text(item, "slot") for item in documents]
+    if slots != [slot.name for slot in transcript.slots]:
+        raise UntrustedAnswerError("the certificates are not those of the slots, in their order")
+    return tuple(
+        _certificate(document, slot, transcript, issuer, time)
+        for slot, document in zip(transcript.slots, documents, strict=True)
+    )
+
+
+def _certificate(
+    document: object,
+    slot: wire.TranscriptSlot,
+    transcript: wire.Transcript,
+    issuer: x509.Certificate,
+    time: datetime,
+) -> SlotCertificate:
+    """The slot's certificate, if it is this device's, for this key, and well issued."""
+    data = answers.binary(document, "certificate")
+    certificate = _load(data, slot.name)
+    _check_issued(certificate, issuer, slot.name)
+    _check_subject(certificate, slot, transcript)
+    _check_document(certificate, document, slot.name)
+    if not certificate.not_valid_before_utc <= time <= certificate.not_valid_after_utc:
+        raise UntrustedAnswerError(f"slot {slot.name!r}: not valid when it was logged")
+    serial = wire.serial_hex(certificate.serial_number)
+    return SlotCertificate(slot.name, answers.text(document, "profile"), serial, data)
+
+
+def _load(data: bytes, where: str) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(data)
+    except ValueError as error:
+        raise MalformedAnswerError(f"{where}: not a certificate in DER") from error
+
+
+def _chain(answer: object, authority: str, root: bytes) -> tuple[bytes, bytes]:
+    """Issuing CA and root: the former named by the transcript, the latter trusted beforehand."""
+    items = [{"chain": item} for item in answers.listing(answer, "chain", at_most=2)]
+    chain = [answers.binary(item, "chain") for item in items]
+    if len(chain) != 2 or chain[1] != root:
+        raise UntrustedAnswerError("the chain does not end in the trusted root")
+    if hashlib.sha256(chain[0]).hexdigest() != authority:
+        raise UntrustedAnswerError("the issuing CA is not the one the transcript names")
+    anchor = _load(root, "root")
+    issuer = _load(chain[0], "chain")
+    _check_issued(issuer, anchor, "chain")
+    for authority_certificate in (issuer, anchor):
+        if not _is_ca(authority_certificate):
+            raise UntrustedAnswerError("the chain holds a certificate that is no CA's")
+    return chain[0], chain[1]
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, where: str) -> None:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError) as error:
+        raise UntrustedAnswerError(f"{where}: not issued by the CA above it") from error
+
+
+def _check_subject(
+    certificate: x509.Certificate, slot: wire.TranscriptSlot, transcript: wire.Transcript
+) -> None:
+    """The certificate carries this slot's key and names this device."""
+    if certificate_spki(certificate) != slot.spki:
+        raise UntrustedAnswerError(f"slot {slot.name!r}: the certificate is for another key")
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError) as error:
+        raise UntrustedAnswerError(f"slot {slot.name!r}: the certificate names no one") from error
+    path = f"/users/{transcript.user}/devices/{transcript.device}"
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if path not in [urlsplit(uri).path for uri in uris]:
+        raise UntrustedAnswerError(f"slot {slot.name!r}: the certificate does not name {path}")
+
+
+def _check_document(certificate: x509.Certificate, document: object, slot: str) -> None:
+    """What the answer says of a certificate is what the certificate says."""
+    said = [answers.text(document, name) for name in ("serial", "not_before", "not_after")]
+    true = [
+        wire.serial_hex(certificate.serial_number),
+        wire.timestamp(certificate.not_valid_before_utc),
+        wire.timestamp(certificate.not_valid_after_utc),
+    ]
+    if said != true:
+        raise UntrustedAnswerError(f"slot {slot!r}: the answer misdescribes the certificate")
+
+
+def _verify_receipt(receipt: Mapping[str, Any], leaf: bytes, log_vkey: str, origin: str) -> int:
+    """The leaf's index in the signed log."""
+    if answers.text(receipt, "status") != "final":
+        raise UntrustedAnswerError("the receipt is not final")
+    try:
+        text = answers.text(receipt, "text").encode()
+        verify_receipt(text, leaf, [VerifierKey.parse(log_vkey)], origin)
+        index = parse_receipt(text).index
+    except TlogError as error:
+        raise UntrustedAnswerError(f"the receipt does not verify: {error}") from error
+    if answers.member(receipt, "index") != index:
+        raise UntrustedAnswerError("the receipt is for another index than the answer says")
+    return index
+
+
+def _event(leaf: bytes, transcript: wire.Transcript) -> tuple[Mapping[str, Any], datetime]:
+    """The leaf as JSON and its time; canonical, so that it has one reading only."""
+    try:
+        event = json.loads(leaf)
+        canonical = wire.canonical(event) == leaf
+    except (ValueError, RecursionError) as error:
+        raise UntrustedAnswerError("the leaf is not JSON") from error
+    if not canonical or not isinstance(event, dict):
+        raise UntrustedAnswerError("the leaf is not a canonical JSON object")
+    expected = {
+        "version": wire.LEAF_VERSION,
+        "type": wire.EventType.DEVICE_ENROLLED.value,
+        "origin": transcript.origin,
+    }
+    for name, value in expected.items():
+        if answers.member(event, name) != value:
+            raise UntrustedAnswerError(f"the leaf's {name} is not {value!r}")
+    if answers.text(answers.mapping(event, "policy"), "hash") != transcript.policy:
+        raise UntrustedAnswerError("the leaf names another policy than the transcript")
+    try:
+        return event, wire.parse_timestamp(answers.text(event, "time"))
+    except wire.WireError as error:
+        raise UntrustedAnswerError(f"the leaf's time: {error}") from error
+
+
+def _check_logged(event: Mapping[str, Any], certificates: Sequence[SlotCertificate]) -> None:
+    """The log names exactly these certificates."""
+    logged = [
+        tuple(answers.text(item, name) for name in ("slot", "profile", "serial", "sha256"))
+        for item in answers.listing(event, "certificates", at_most=_MAX_SLOTS)
+    ]
+    released = [
+        (item.slot, item.profile, item.serial, hashlib.sha256(item.certificate).hexdigest())
+        for item in certificates
+    ]
+    if logged != released:
+        raise UntrustedAnswerError("the log does not name exactly these certificates")
+
+
+def _openings(
+    answer: object, event: Mapping[str, Any], transcript: wire.Transcript
+) -> tuple[wire.Opening, ...]:
+    """Openings that open the leaf's commitments to this tenant, user and device."""
+    openings = tuple(
+        _opening(item) for item in answers.listing(answer, "openings", at_most=_MAX_OPENINGS)
+    )
+    if not wire.opened(answers.mapping(event, "commitments"), openings):
+        raise UntrustedAnswerError("an opening does not open its commitment")
+    named = {item.field: (item.tenant, item.value) for item in openings}
+    for kind, value in (
+        (wire.Committed.TENANT, transcript.tenant),
+        (wire.Committed.USER, transcript.user),
+        (wire.Committed.DEVICE, transcript.device),
+    ):
+        if named.get(kind) != (transcript.tenant, value):
+            raise UntrustedAnswerError(f"the log's event is not shown to be about this {kind}")
+    return openings
+
+
+def _opening(document: object) -> wire.Opening:
+    try:
+        opening = wire.Opening(
+            wire.Committed(answers.text(document, "field")),
+            answers.text(document, "tenant"),
+            answers.text(document, "value"),
+            answers.binary(document, "opening"),
+        )
+        opening.commitment()
+    except (ValueError, OverflowError) as error:
+        raise MalformedAnswerError("an opening is not of the documented form") from error
+    return opening
