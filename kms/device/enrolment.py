@@ -173,10 +173,15 @@ class Device:
         )
 
     def _rebuild(self, answer: object, sent: bytes) -> wire.Transcript:
-        """The transcript as it must be; only nonce, expiry, policy and id are the server's."""
+        """The transcript as it must be.
+
+        The server's own: nonce, expiry, policy, id, and the order of the slots, which is the
+        bundle profile's.
+        """
         if self._bundle is None:
             raise UsageError("nothing was asked for yet: call request first")
-        nonce = answers.binary(_parse(sent), "nonce")
+        document = _parse(sent)
+        nonce = answers.binary(document, "nonce")
         if len(nonce) != _NONCE_SIZE:
             raise MalformedAnswerError(f"the nonce has {len(nonce)} bytes, not {_NONCE_SIZE}")
         try:
@@ -196,10 +201,18 @@ class Device:
             nonce=nonce,
             expires=expires,
             slots=tuple(
-                wire.TranscriptSlot(name, key.algorithm, key.public_key)
-                for name, key in self.keys.items()
+                wire.TranscriptSlot(name, self.keys[name].algorithm, self.keys[name].public_key)
+                for name in self._order(document)
             ),
         )
+
+    def _order(self, document: object) -> list[str]:
+        """Names of all slots, each once, as the server's transcript orders them."""
+        slots = answers.listing(document, "slots", at_most=len(self.keys))
+        names = [answers.text(slot, "name") for slot in slots]
+        if sorted(names) != sorted(self.keys):
+            raise TranscriptMismatchError(("slots",))
+        return names
 
 
 def _parse(transcript: bytes) -> object:
