@@ -10,6 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, NewType
 
+from kms.wire import EnrolmentPurpose
+
 TenantId = NewType("TenantId", str)
 UserId = NewType("UserId", str)
 DeviceId = NewType("DeviceId", str)
@@ -240,8 +242,9 @@ class Certificate(Record):
 class Fingerprint(Record):
     """A component key that is registered; a second registration in the tenant is refused.
 
-    `fingerprint` is SHA-256 (hex) of the component's SPKI DER; `modulus` (hex) only for RSA, so
-    that shared factors can be found.
+    `fingerprint` is SHA-256 (hex) of the component's SPKI DER; `owner` is `<device>/<slot>` or
+    `principal/<name>`; `modulus` (hex) is set for RSA alone (`scheme` tells), so that shared
+    factors can be found.
     """
 
     KEY: ClassVar = ("tenant", "fingerprint")
@@ -249,6 +252,7 @@ class Fingerprint(Record):
     tenant: TenantId
     fingerprint: str
     owner: str
+    scheme: str
     modulus: str | None = None
 
 
@@ -268,6 +272,7 @@ class Enrolment(Record):
     user: UserId
     device: DeviceId
     bundle: str
+    purpose: EnrolmentPurpose
     transcript: bytes
     slots: tuple[Mapping[str, Any], ...]
     expires: datetime
@@ -370,6 +375,8 @@ class Idempotent(Record):
     Attributes:
         body_sha256: Hash of the request body.
         log: Epoch of its events.
+        first_index: Index of its first event.
+        events: How many events it made; they follow each other.
         size: Tree size its receipts prove against.
         answer: What `kms.services.answers` renders to the exact bytes, JSON.
     """
@@ -382,6 +389,8 @@ class Idempotent(Record):
     idempotency_key: str
     body_sha256: str
     log: LogId
+    first_index: int
+    events: int
     size: int
     answer: bytes
     created: datetime

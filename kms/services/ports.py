@@ -81,7 +81,7 @@ class Unit:
     Attributes:
         changes: In order.
         events: Get consecutive indices.
-        idempotent: Its `log` and `size` are filled in at commit.
+        idempotent: Its `log`, `first_index`, `events` and `size` are filled in at commit.
     """
 
     changes: tuple[Change, ...]

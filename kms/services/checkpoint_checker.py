@@ -1,0 +1,72 @@
+"""Judges a log head before the signer signs it (DESIGN section 3).
+
+Same size with another root: never. Smaller: never. Larger: only with a proof that it contains the
+last one signed.
+"""
+
+from hsm_drivers.errors import StatementRefusedError
+from hsm_drivers.ports import Checked, Head, KeyRecord, Purpose, Statement
+from kms.tlog.checkpoint import parse_checkpoint
+from kms.tlog.errors import FormatError, ProofError
+from kms.tlog.hashing import HASH_SIZE
+from kms.tlog.proofs import verify_consistency
+
+MAX_PROOF_HASHES = 128
+
+
+def log_constraints(name: str) -> dict[str, str]:
+    """Constraints of a log key: its name, of which every origin is `<name>/<epoch>`."""
+    return {"name": name}
+
+
+def check_checkpoint(record: KeyRecord, statement: Statement, head: Head | None) -> Checked:
+    """A `StatementChecker` for checkpoints.
+
+    Raises:
+        StatementRefusedError: The note is not a checkpoint of this log, or does not grow it.
+    """
+    try:
+        checkpoint = parse_checkpoint(statement.message)
+    except FormatError as error:
+        raise StatementRefusedError(f"not a checkpoint: {error}") from error
+    name = record.constraints[Purpose.CHECKPOINT]["name"]
+    prefix, _, epoch = checkpoint.origin.rpartition("/")
+    if prefix != name or not epoch.isdecimal() or str(int(epoch)) != epoch:
+        raise StatementRefusedError(f"origin {checkpoint.origin!r} is not an epoch of {name!r}")
+    if checkpoint.extensions:
+        raise StatementRefusedError("the checkpoint carries more than origin, size and root")
+    if head is not None and head.origin == checkpoint.origin:
+        _check_growth(head, checkpoint.size, checkpoint.root, statement.evidence)
+    elif head is not None:
+        _check_epoch(head.origin, checkpoint.origin)
+    new = Head(checkpoint.origin, checkpoint.size, checkpoint.root)
+    return Checked(reference=str(checkpoint.size), head=new)
+
+
+def _check_epoch(old: str, new: str) -> None:
+    """Epochs only go up; that one may begin at all is the signer's mode to decide."""
+    if int(new.rpartition("/")[2]) <= int(old.rpartition("/")[2]):
+        raise StatementRefusedError(f"{old!r} was signed; {new!r} does not come after it")
+
+
+def _check_growth(head: Head, size: int, root: bytes, evidence: bytes) -> None:
+    if size < head.size:
+        raise StatementRefusedError(
+            f"a head of size {head.size} was signed; one of size {size} would hide events"
+        )
+    if size == head.size:
+        if root != head.root:
+            raise StatementRefusedError(f"another root was signed for size {size}")
+        return
+    count, rest = divmod(len(evidence), HASH_SIZE)
+    if rest or count > MAX_PROOF_HASHES:
+        raise StatementRefusedError("the consistency proof is not a list of hashes")
+    proof = [evidence[i * HASH_SIZE : (i + 1) * HASH_SIZE] for i in range(count)]
+    if head.size == 0:
+        return
+    try:
+        verify_consistency(head.size, size, proof, head.root, root)
+    except ProofError as error:
+        raise StatementRefusedError(
+            f"size {size} is not shown to contain the signed size {head.size}: {error}"
+        ) from error

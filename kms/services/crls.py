@@ -1,0 +1,170 @@
+"""CRLs: reserved, built, signed, logged, and only then published.
+
+A number that was reserved but never committed stays unused; numbers only go up (RFC 5280 5.2.3).
+What a crash leaves behind: an empty `Crl` record, and perhaps a signed list that nobody saw; the
+sweep reports it as an orphan.
+"""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, replace
+
+from pki.crl import RevokedEntry
+
+from kms.domain.authorisation import Caller
+from kms.domain.records import (
+    SYSTEM_TENANT,
+    Certificate,
+    CertificateStatus,
+    Crl,
+    Reason,
+    Role,
+)
+from kms.services.core import ActiveAuthority, Core, sign_all
+from kms.services.errors import UnavailableError
+from kms.services.ports import Conflict, EventDraft, Insert, Replace, Unit
+from kms.wire import Committed, EventType, timestamp
+
+SERVICE = Caller(SYSTEM_TENANT, "service", Role.OFFICER, ())
+"""The actor of what the service does by itself."""
+
+REISSUE_AFTER = 0.5
+"""Fraction of its validity after which a list is made anew though nothing changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The newest list of an authority that may be shown."""
+
+    number: int
+    der: bytes
+    entries: int
+    record: Crl
+
+
+class Crls:
+    """Makes and publishes the lists of all authorities."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._published: dict[str, Published] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def load(self) -> None:
+        """Learn the newest published lists from the ledger."""
+        for authority in self._core.authorities.all():
+            name = authority.record.name
+            records = self._core.ledger.find(
+                Crl, tenant=SYSTEM_TENANT, authority=name, descending=True, limit=16
+            )
+            newest = next((record for record in records if record.der), None)
+            if newest is not None:
+                self._remember(newest)
+
+    def published(self, authority: str) -> Published | None:
+        """The newest list that may be shown."""
+        return self._published.get(authority)
+
+    def due(self) -> list[str]:
+        """Authorities whose list is missing, or past `REISSUE_AFTER` of its validity."""
+        now = self._core.clock.now()
+        names = []
+        for authority in self._core.authorities.all():
+            current = self._published.get(authority.record.name)
+            if current is None:
+                names.append(authority.record.name)
+                continue
+            lifetime = current.record.next_update - current.record.this_update
+            if now >= current.record.this_update + lifetime * REISSUE_AFTER:
+                names.append(authority.record.name)
+        return names
+
+    async def publish(self, name: str, actor: Caller = SERVICE) -> Published:
+        """Make, log and publish a new list of one authority.
+
+        Raises:
+            SignerUnavailableError: The signer is away; the old list stands.
+        """
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            authority = self._core.authorities[name]
+            reserved = self._reserve(authority)
+            entries = await asyncio.to_thread(self._entries, authority)
+            prepared = authority.crls.prepare(
+                reserved.number, reserved.this_update, reserved.next_update, entries
+            )
+            (signature,) = await sign_all(self._core.signer, [prepared.statement])
+            der = prepared.complete(signature)
+            return await self._commit(reserved, der, len(entries), actor)
+
+    def _reserve(self, authority: ActiveAuthority) -> Crl:
+        now = self._core.clock.now()
+        name = authority.record.name
+        last = self._core.ledger.find(
+            Crl, tenant=SYSTEM_TENANT, authority=name, descending=True, limit=1
+        )
+        record = Crl(
+            tenant=SYSTEM_TENANT,
+            authority=name,
+            shard=0,
+            number=last[0].number + 1 if last else 1,
+            generation=authority.record.generation,
+            this_update=now,
+            next_update=now + self._core.limits.crl_validity,
+            entries=0,
+            der=b"",
+            event=None,
+        )
+        if self._core.ledger.reserve([Insert(record)]) is not None:
+            raise UnavailableError(f"the CRL of {name} is being made already; try again")
+        return record
+
+    def _entries(self, authority: ActiveAuthority) -> list[RevokedEntry]:
+        """Everything revoked and not yet expired, across tenants."""
+        records = self._core.ledger.find(
+            Certificate,
+            authority=authority.record.name,
+            status=(CertificateStatus.REVOKED, CertificateStatus.ORPHANED),
+        )
+        now = self._core.clock.now()
+        return [
+            RevokedEntry(
+                serial=int(record.serial, 16),
+                revoked_at=record.revoked_at or now,
+                reason=(record.reason or Reason.UNSPECIFIED).value,
+            )
+            for record in records
+            if record.not_after >= now
+        ]
+
+    async def _commit(self, reserved: Crl, der: bytes, entries: int, actor: Caller) -> Published:
+        event = self._event(reserved, der, entries, actor)
+        record = replace(reserved, der=der, entries=entries, event=event.event)
+        unit = Unit(changes=(Replace(record, expected=reserved),), events=(event,))
+        outcome = await self._core.sequencer.commit(unit)
+        if isinstance(outcome, Conflict):
+            raise UnavailableError(f"the CRL of {reserved.authority} was made meanwhile")
+        return self._remember(record)
+
+    def _event(self, reserved: Crl, der: bytes, entries: int, actor: Caller) -> EventDraft:
+        return self._core.events.draft(
+            EventType.CRL_ISSUED,
+            self._core.clock.now(),
+            SYSTEM_TENANT,
+            {Committed.ACTOR: actor.name},
+            detail={
+                "authority": reserved.authority,
+                "number": reserved.number,
+                "sha256": hashlib.sha256(der).hexdigest(),
+                "entries": entries,
+                "this_update": timestamp(reserved.this_update),
+                "next_update": timestamp(reserved.next_update),
+            },
+        )
+
+    def _remember(self, record: Crl) -> Published:
+        published = Published(record.number, record.der, record.entries, record)
+        self._published[record.authority] = published
+        self._core.observer.crl_published(
+            record.authority, record.number, record.entries, record.this_update.timestamp()
+        )
+        return published

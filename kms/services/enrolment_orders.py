@@ -1,0 +1,331 @@
+"""First call of an enrolment: decide each slot, reserve serials and validity, hand out challenges.
+
+Nothing is certified here and no event is logged: a reservation changes no trust.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from kms.domain.authorisation import Caller
+from kms.domain.records import (
+    Certificate,
+    CertificateStatus,
+    Device,
+    DeviceId,
+    Enrolment,
+    EnrolmentId,
+    EnrolmentStatus,
+    Fingerprint,
+    Standing,
+    Tenant,
+    TenantId,
+    User,
+    UserId,
+)
+from kms.services.answers import Answer, AnswerSpec, render
+from kms.services.core import PEOPLE, Core
+from kms.services.errors import (
+    AccessError,
+    AlgorithmRefusedError,
+    BundleMismatchError,
+    InputError,
+    InvalidKeyError,
+    KeyReusedError,
+    KmsError,
+    RevokedError,
+    StateError,
+    UnavailableError,
+    UnknownBundleError,
+    WeakKeyError,
+)
+from kms.services.idempotency import Call
+from kms.services.key_checks import KeyChecks
+from kms.services.ports import Conflict, Insert, Unit
+from kms.wire import (
+    EnrolmentPurpose,
+    Transcript,
+    TranscriptSlot,
+    b64,
+    hpke_info,
+    kem_mac,
+    serial_hex,
+    timestamp,
+)
+from pki.errors import ProfileError
+from pki.keys import PublicKey, fingerprints
+from pki.possession import seal
+from pki.profiles import BundleProfile, BundleSlot, bundle_profile, certificate_profile
+from policies.algorithms import Kind
+from policies.decisions import Decision, Protection, Question, Use, decide
+
+IDENTITY_SLOT = "identity"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotOrder:
+    """One key of an order; `spki` is SubjectPublicKeyInfo DER as submitted."""
+
+    name: str
+    algorithm: str
+    spki: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentOrder:
+    """What a messaging server asks for on behalf of a device."""
+
+    user: UserId
+    device: DeviceId
+    bundle: str
+    purpose: EnrolmentPurpose
+    slots: tuple[SlotOrder, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedSlot:
+    """A slot that policy, key checks and profile allow."""
+
+    slot: BundleSlot
+    key: PublicKey
+    decision: Decision
+    not_after: datetime
+
+
+class EnrolmentOrders:
+    """Takes orders, one or many a call."""
+
+    def __init__(self, core: Core, checks: KeyChecks) -> None:
+        self._core = core
+        self._checks = checks
+
+    async def create(self, request: Call, order: EnrolmentOrder) -> Answer:
+        """Reserve one enrolment.
+
+        Raises:
+            KmsError: As the order is refused.
+        """
+        record, document = self._reserve(request.caller, order)
+        spec = AnswerSpec(201, document)
+        return await self._commit(request, [record], spec)
+
+    async def create_many(
+        self, request: Call, orders: Sequence[EnrolmentOrder | KmsError]
+    ) -> Answer:
+        """Reserve many; a refused one takes its place in the results as a problem."""
+        records: list[Enrolment] = []
+        results: list[dict[str, Any]] = []
+        for order in orders:
+            try:
+                if isinstance(order, KmsError):
+                    raise order
+                record, document = self._reserve(request.caller, order)
+            except (InputError, AccessError, StateError) as error:
+                self._core.observer.refused(error.problem)
+                results.append(self._core.describe(error))
+            else:
+                records.append(record)
+                results.append({"status": 201, "body": document})
+            await asyncio.sleep(0)  # a batch of 1,000 must not hold up everyone else
+        return await self._commit(request, records, AnswerSpec(200, {"results": results}))
+
+    async def _commit(self, request: Call, records: list[Enrolment], spec: AnswerSpec) -> Answer:
+        unit = Unit(
+            changes=tuple(Insert(record) for record in records),
+            idempotent=request.record(self._core.clock, spec.encode()),
+        )
+        outcome = await self._core.sequencer.commit(unit)
+        if isinstance(outcome, Conflict):
+            raise UnavailableError("the same request was answered a moment ago; send it again")
+        return render(spec, None)
+
+    def _reserve(self, caller: Caller, order: EnrolmentOrder) -> tuple[Enrolment, dict[str, Any]]:
+        now = self._core.clock.now()
+        bundle = self._bundle(caller, order.bundle)
+        previous = self._standing(caller.tenant, order)
+        decided = self._decide(caller.tenant, order, bundle, now)
+        expires = now + self._core.limits.enrolment_ttl
+        transcript = Transcript(
+            origin=self._core.events.origin,
+            authority=hashlib.sha256(self._core.authorities[PEOPLE].record.certificate).hexdigest(),
+            tenant=caller.tenant,
+            enrolment=self._core.ids.random(16).hex(),
+            purpose=order.purpose,
+            user=order.user,
+            device=order.device,
+            bundle=order.bundle,
+            policy=self._core.policy.hash,
+            nonce=self._core.ids.random(32),
+            expires=expires,
+            slots=tuple(
+                TranscriptSlot(item.slot.name, item.key.algorithm.name, item.key.spki)
+                for item in decided
+            ),
+            previous=previous,
+        )
+        return self._record(caller, order, decided, transcript, now)
+
+    def _record(
+        self,
+        caller: Caller,
+        order: EnrolmentOrder,
+        decided: list[DecidedSlot],
+        transcript: Transcript,
+        now: datetime,
+    ) -> tuple[Enrolment, dict[str, Any]]:
+        encoded = transcript.encode()
+        slots = [self._slot(item, encoded, now) for item in decided]
+        record = Enrolment(
+            tenant=caller.tenant,
+            enrolment=EnrolmentId(transcript.enrolment),
+            principal=caller.name,
+            user=order.user,
+            device=order.device,
+            bundle=order.bundle,
+            purpose=order.purpose,
+            transcript=encoded,
+            slots=tuple(slots),
+            expires=transcript.expires,
+            status=EnrolmentStatus.PENDING,
+        )
+        document = {
+            "enrolment": transcript.enrolment,
+            "expires": timestamp(transcript.expires),
+            "transcript": b64(encoded),
+            "policy": {
+                "hash": self._core.policy.hash,
+                "rules": {item.slot.name: item.decision.rule for item in decided},
+            },
+            "challenges": {
+                slot["name"]: slot["sealed"] for slot in slots if slot["sealed"] is not None
+            },
+        }
+        return record, document
+
+    def _slot(self, item: DecidedSlot, transcript: bytes, now: datetime) -> dict[str, Any]:
+        """The reservation of one slot; only the hash of a challenge's answer is kept."""
+        sealed: bytes | None = None
+        mac_sha256: str | None = None
+        if item.key.algorithm.kind is Kind.KEM:
+            secret = self._core.ids.random(32)
+            sealed = seal(item.key, hpke_info(transcript), secret)
+            mac = kem_mac(secret, item.slot.name, transcript, sealed)
+            mac_sha256 = hashlib.sha256(mac).hexdigest()
+        serial = int.from_bytes(self._core.ids.random(16), "big") or 1
+        return {
+            "name": item.slot.name,
+            "algorithm": item.key.algorithm.name,
+            "spki": b64(item.key.spki),
+            "profile": item.slot.profile,
+            "serial": serial_hex(serial),
+            "not_before": timestamp(now - self._core.limits.backdate),
+            "not_after": timestamp(item.not_after),
+            "rule": item.decision.rule,
+            "sealed": None if sealed is None else b64(sealed),
+            "mac_sha256": mac_sha256,
+        }
+
+    def _bundle(self, caller: Caller, name: str) -> BundleProfile:
+        if name not in caller.bundles:
+            raise UnknownBundleError(
+                f"the bundle profile must be one of {', '.join(sorted(caller.bundles))}",
+                field="bundle",
+            )
+        try:
+            return bundle_profile(name)
+        except ProfileError as error:
+            raise UnknownBundleError(str(error), field="bundle") from error
+
+    def _standing(self, tenant_id: TenantId, order: EnrolmentOrder) -> str | None:
+        """Refuse revoked tenants, users and devices; answer the certificate to be renewed."""
+        ledger = self._core.ledger
+        tenant = ledger.get(Tenant, tenant_id)
+        if tenant is None or tenant.standing is not Standing.ACTIVE:
+            raise RevokedError("the tenant is not active")
+        user = ledger.get(User, tenant_id, order.user)
+        if user is not None and user.standing is not Standing.ACTIVE:
+            raise RevokedError("the user is revoked", field="user")
+        device = ledger.get(Device, tenant_id, order.device)
+        if device is None:
+            if order.purpose is EnrolmentPurpose.RENEW:
+                raise StateError("there is no such device to renew; enrol it", field="device")
+            return None
+        if device.user != order.user:
+            raise StateError("the device belongs to another user", field="device")
+        if device.standing is not Standing.ACTIVE:
+            raise RevokedError("the device is revoked; enrol under a new id", field="device")
+        if order.purpose is EnrolmentPurpose.ENROL:
+            raise StateError("the device is enrolled already; renew it", field="device")
+        return self._identity(tenant_id, order.device)
+
+    def _identity(self, tenant: TenantId, device: DeviceId) -> str:
+        """SHA-256 of the identity certificate that a renewal follows: the latest good one."""
+        good = self._core.ledger.find(
+            Certificate,
+            tenant=tenant,
+            device=device,
+            slot=IDENTITY_SLOT,
+            status=CertificateStatus.GOOD,
+        )
+        if not good:
+            raise StateError("the device has no good identity certificate", field="device")
+        return max(good, key=lambda item: item.not_before).sha256
+
+    def _decide(
+        self, tenant: TenantId, order: EnrolmentOrder, bundle: BundleProfile, now: datetime
+    ) -> list[DecidedSlot]:
+        """Each slot of the bundle, once, in the profile's order."""
+        given = {slot.name: (index, slot) for index, slot in enumerate(order.slots)}
+        wanted = [slot.name for slot in bundle.slots]
+        if len(given) != len(order.slots) or sorted(given) != sorted(wanted):
+            raise BundleMismatchError(
+                f"bundle {bundle.name!r} has exactly the slots {', '.join(wanted)}", field="slots"
+            )
+        decided = [self._decide_slot(*given[slot.name], slot, now) for slot in bundle.slots]
+        self._refuse_reuse(tenant, order, decided)
+        return decided
+
+    def _decide_slot(
+        self, index: int, order: SlotOrder, slot: BundleSlot, now: datetime
+    ) -> DecidedSlot:
+        not_after = self._not_after(certificate_profile(slot.profile).validity, now)
+        decision = decide(
+            self._core.policy,
+            Question(Use.SLOT, slot.name, order.algorithm, Protection.DEVICE, now, not_after),
+        )
+        if not decision.allowed:
+            raise AlgorithmRefusedError(decision.reason, field=f"slots[{index}].algorithm")
+        try:
+            key = self._checks.accept(order.spki, order.algorithm, slot.kind)
+        except (InvalidKeyError, WeakKeyError, AlgorithmRefusedError) as error:
+            error.field = f"slots[{index}].{error.field or 'public_key'}"
+            raise
+        return DecidedSlot(slot, key, decision, not_after)
+
+    def _not_after(self, validity: timedelta, now: datetime) -> datetime:
+        limit = self._core.authorities[PEOPLE].issuer.not_after
+        return min(now - self._core.limits.backdate + validity, limit)
+
+    def _refuse_reuse(
+        self, tenant: TenantId, order: EnrolmentOrder, decided: list[DecidedSlot]
+    ) -> None:
+        """A component may stand once, ever, in a tenant; a renewal may keep its own key."""
+        seen: set[str] = set()
+        for item in decided:
+            own = f"{order.device}/{item.slot.name}"
+            for fingerprint in fingerprints(item.key):
+                stored = self._core.ledger.get(Fingerprint, tenant, fingerprint)
+                kept = (
+                    stored is not None
+                    and order.purpose is EnrolmentPurpose.RENEW
+                    and stored.owner == own
+                )
+                if fingerprint in seen or (stored is not None and not kept):
+                    raise KeyReusedError(
+                        "the key, or a component of it, is registered already; make a new one",
+                        field=f"slots.{item.slot.name}.public_key",
+                    )
+                seen.add(fingerprint)

@@ -1,0 +1,477 @@
+"""Second call of an enrolment: verify every proof, then prepare → lint → sign → commit → answer.
+
+All slots of a device are certified together or not at all (P5). The TBSCertificates are built from
+the reservation alone, so a retry after a crash signs the identical bytes again.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kms.domain.authorisation import Caller
+from kms.domain.records import (
+    Certificate,
+    CertificateStatus,
+    Device,
+    DeviceId,
+    Enrolment,
+    EnrolmentId,
+    EnrolmentStatus,
+    EventId,
+    Fingerprint,
+    Idempotent,
+    Serial,
+    Standing,
+    Tenant,
+    TenantId,
+    User,
+    UserId,
+)
+from kms.services.answers import Answer, AnswerSpec, Covered, receipt_slot, render
+from kms.services.claims import Claims
+from kms.services.core import PEOPLE, Core, covered, sign_all
+from kms.services.errors import (
+    AccessError,
+    BundleMismatchError,
+    ChallengeExpiredError,
+    ChallengeUsedError,
+    InputError,
+    KeyReusedError,
+    KmsError,
+    NotFoundError,
+    ProofFailedError,
+    RevokedError,
+    StateError,
+    StillRunningError,
+    UnavailableError,
+)
+from kms.services.idempotency import Call
+from kms.services.key_checks import KeyChecks
+from kms.services.ports import Change, Conflict, EventDraft, Insert, Replace, Unit
+from kms.services.sequencer import Sealed
+from kms.wire import (
+    Committed,
+    EnrolmentPurpose,
+    EventType,
+    LeafCertificate,
+    b64,
+    parse_timestamp,
+    sign_message,
+    unb64,
+)
+from pki.certificates import CertificateRequest, Issued, Prepared
+from pki.errors import ProofError
+from pki.keys import PublicKey, fingerprints, parse_public_key
+from pki.names import Subject, device_uri
+from pki.possession import verify_mac, verify_signature
+from pki.profiles import certificate_profile
+from policies.algorithms import algorithm
+
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ProofOrder:
+    """The proofs of one enrolment: slot name to signature or MAC."""
+
+    enrolment: EnrolmentId
+    proofs: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenSlot:
+    """A slot whose key is proven to be held, with the certificate prepared for it."""
+
+    reservation: Mapping[str, Any]
+    key: PublicKey
+    prepared: Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """An enrolment whose every slot is proven."""
+
+    enrolment: Enrolment
+    slots: tuple[ProvenSlot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """An enrolment with its signed certificates and drafted event."""
+
+    proven: Proven
+    issued: tuple[Issued, ...]
+    event: EventDraft
+
+
+class EnrolmentProofs:
+    """Takes proofs, one enrolment or many a call."""
+
+    def __init__(self, core: Core, checks: KeyChecks, claims: Claims) -> None:
+        self._core = core
+        self._checks = checks
+        self._claims = claims
+
+    async def complete(self, request: Call, order: ProofOrder) -> Answer:
+        """Certify one device.
+
+        Raises:
+            KmsError: As the proofs are refused.
+        """
+        with self._claims.hold([order.enrolment]):
+            proven = self._prove(request.caller, order)
+            with self._claims.hold(_key_names(proven)):
+                (certified,) = await self._certify(request.caller, [proven])
+                spec = AnswerSpec(201, self._document(certified, 0))
+                refused, proof = await self._commit(request, [certified], spec)
+                if refused:
+                    raise refused[0]
+        return render(spec, proof)
+
+    async def complete_many(self, request: Call, orders: Sequence[ProofOrder | KmsError]) -> Answer:
+        """Certify many devices in one commit; a refused one takes its place as a problem."""
+        with ExitStack() as held:
+            proven = [await self._try_prove(held, request.caller, order) for order in orders]
+            good = [item for item in proven if isinstance(item, Proven)]
+            certified = dict(zip(map(id, good), await self._certify(request.caller, good)))
+            results: list[Certified | KmsError] = [
+                item if isinstance(item, KmsError) else certified[id(item)] for item in proven
+            ]
+            return await self._commit_many(request, results)
+
+    async def _commit_many(self, request: Call, results: list[Certified | KmsError]) -> Answer:
+        """Commit the good items; one in conflict becomes a problem, the rest are tried again."""
+        for _ in range(len(results) + 1):
+            good = [item for item in results if isinstance(item, Certified)]
+            spec = AnswerSpec(200, {"results": self._results(results)})
+            refused, proof = await self._commit(request, good, spec)
+            if not refused:
+                for item in results:
+                    if isinstance(item, KmsError):
+                        self._core.observer.refused(item.problem)
+                return render(spec, proof)
+            results = [
+                refused.get(good.index(item), item) if isinstance(item, Certified) else item
+                for item in results
+            ]
+        raise UnavailableError("the batch could not be committed; try again")
+
+    def _results(self, results: list[Certified | KmsError]) -> list[dict[str, Any]]:
+        documents = []
+        ordinal = 0
+        for item in results:
+            if isinstance(item, KmsError):
+                documents.append(self._core.describe(item))
+            else:
+                documents.append({"status": 201, "body": self._document(item, ordinal)})
+                ordinal += 1
+        return documents
+
+    async def _try_prove(
+        self, held: ExitStack, caller: Caller, order: ProofOrder | KmsError
+    ) -> Proven | KmsError:
+        if isinstance(order, KmsError):
+            return order
+        try:
+            held.enter_context(self._claims.hold([order.enrolment]))
+            proven = self._prove(caller, order)
+            held.enter_context(self._claims.hold(_key_names(proven)))
+        except (InputError, AccessError, StateError) as error:
+            return error
+        await asyncio.sleep(0)  # a batch of 1,000 must not hold up everyone else
+        return proven
+
+    def _prove(self, caller: Caller, order: ProofOrder) -> Proven:
+        """Verify everything about one enrolment; changes nothing."""
+        enrolment = self._core.ledger.get(Enrolment, caller.tenant, order.enrolment)
+        if enrolment is None or enrolment.principal != caller.name:
+            raise NotFoundError("there is no such enrolment", field="enrolment")
+        if enrolment.status is not EnrolmentStatus.PENDING:
+            raise ChallengeUsedError("the enrolment was completed; its challenges are used")
+        if enrolment.expires <= self._core.clock.now():
+            raise ChallengeExpiredError("the enrolment has expired; order it again")
+        names = {slot["name"] for slot in enrolment.slots}
+        if set(order.proofs) != names:
+            raise BundleMismatchError(
+                f"one proof is needed for each of the slots {', '.join(sorted(names))}",
+                field="proofs",
+            )
+        keys = [self._prove_slot(enrolment, slot, order.proofs) for slot in enrolment.slots]
+        self._refuse_meanwhile(enrolment, keys)
+        slots = tuple(
+            ProvenSlot(slot, key, self._prepare(enrolment, slot, key))
+            for slot, key in zip(enrolment.slots, keys, strict=True)
+        )
+        return Proven(enrolment, slots)
+
+    def _prove_slot(
+        self, enrolment: Enrolment, slot: Mapping[str, Any], proofs: Mapping[str, bytes]
+    ) -> PublicKey:
+        key = parse_public_key(unb64(slot["spki"]), algorithm(slot["algorithm"]))
+        proof = proofs[slot["name"]]
+        try:
+            if slot["mac_sha256"] is not None:
+                verify_mac(slot["mac_sha256"], proof)
+            else:
+                verify_signature(key, sign_message(enrolment.transcript), proof)
+        except ProofError as error:
+            raise ProofFailedError(str(error), field=f"proofs.{slot['name']}") from error
+        return key
+
+    def _refuse_meanwhile(self, enrolment: Enrolment, keys: Iterable[PublicKey]) -> None:
+        """What was fine at the order may not be any more; ask again before anything is signed."""
+        ledger, tenant = self._core.ledger, enrolment.tenant
+        user = ledger.get(User, tenant, enrolment.user)
+        device = ledger.get(Device, tenant, enrolment.device)
+        for record, field in ((user, "user"), (device, "device")):
+            if record is not None and record.standing is not Standing.ACTIVE:
+                raise RevokedError(f"the {field} has been revoked", field=field)
+        if device is not None and device.user != enrolment.user:
+            raise StateError("the device belongs to another user", field="device")
+        renewing = enrolment.purpose is EnrolmentPurpose.RENEW
+        if device is not None and not renewing:
+            raise StateError("the device is enrolled already; renew it", field="device")
+        self._refuse_reuse(enrolment, keys, renewing=renewing)
+
+    def _refuse_reuse(
+        self, enrolment: Enrolment, keys: Iterable[PublicKey], *, renewing: bool
+    ) -> None:
+        for slot, key in zip(enrolment.slots, keys, strict=True):
+            for fingerprint in fingerprints(key):
+                stored = self._core.ledger.get(Fingerprint, enrolment.tenant, fingerprint)
+                own = f"{enrolment.device}/{slot['name']}"
+                if stored is not None and not (renewing and stored.owner == own):
+                    raise KeyReusedError(
+                        "the key, or a component of it, has been registered; make a new one",
+                        field=f"slots.{slot['name']}.public_key",
+                    )
+
+    def _prepare(self, enrolment: Enrolment, slot: Mapping[str, Any], key: PublicKey) -> Prepared:
+        tenant = self._core.ledger.get(Tenant, enrolment.tenant)
+        if tenant is None or tenant.standing is not Standing.ACTIVE:
+            raise RevokedError("the tenant is not active")
+        request = CertificateRequest(
+            profile=certificate_profile(slot["profile"]),
+            serial=int(slot["serial"], 16),
+            not_before=parse_timestamp(slot["not_before"]),
+            not_after=parse_timestamp(slot["not_after"]),
+            subject=Subject(enrolment.device, tenant.identity_domain),
+            key=key,
+            uris=(device_uri(tenant.identity_domain, enrolment.user, enrolment.device),),
+        )
+        return self._core.authorities[PEOPLE].certificates.prepare(request)
+
+    async def _certify(self, caller: Caller, proven: Sequence[Proven]) -> list[Certified]:
+        """Sign everything in one batch; a crash from here on leaves orphans for the sweep."""
+        statements = [slot.prepared.statement for item in proven for slot in item.slots]
+        signatures = iter(await sign_all(self._core.signer, statements))
+        certified = []
+        for item in proven:
+            issued = tuple(slot.prepared.complete(next(signatures)) for slot in item.slots)
+            certified.append(Certified(item, issued, self._event(caller, item, issued)))
+        return certified
+
+    def _event(self, caller: Caller, item: Proven, issued: Sequence[Issued]) -> EventDraft:
+        enrolment = item.enrolment
+        renewed = enrolment.purpose is EnrolmentPurpose.RENEW
+        return self._core.events.draft(
+            EventType.DEVICE_RENEWED if renewed else EventType.DEVICE_ENROLLED,
+            self._core.clock.now(),
+            enrolment.tenant,
+            {
+                Committed.ACTOR: caller.name,
+                Committed.USER: enrolment.user,
+                Committed.DEVICE: enrolment.device,
+            },
+            certificates=[
+                LeafCertificate(
+                    authority=PEOPLE,
+                    serial=slot.reservation["serial"],
+                    profile=slot.reservation["profile"],
+                    slot=slot.reservation["name"],
+                    sha256=one.sha256,
+                )
+                for slot, one in zip(item.slots, issued, strict=True)
+            ],
+            policy={
+                "hash": self._core.policy.hash,
+                "rules": {
+                    slot.reservation["name"]: slot.reservation["rule"] for slot in item.slots
+                },
+            },
+            detail={"bundle": enrolment.bundle},
+        )
+
+    async def _commit(
+        self, request: Call, items: Sequence[Certified], spec: AnswerSpec
+    ) -> tuple[dict[int, KmsError], Covered | None]:
+        """Commit all items in one unit; answer whom a conflict refuses, else what covers them.
+
+        A user whom two requests register at once is a conflict that planning again resolves.
+        """
+        for _ in range(ATTEMPTS):
+            changes = self._changes(items)
+            unit = Unit(
+                changes=tuple(changes),
+                events=tuple(item.event for item in items),
+                idempotent=request.record(self._core.clock, spec.encode()),
+            )
+            outcome = await self._core.sequencer.commit(unit)
+            if isinstance(outcome, Sealed):
+                self._released(items)
+                return {}, covered(self._core, outcome) if items else None
+            refused = self._refused(items, outcome)
+            if refused:
+                return refused, None
+        raise UnavailableError("other requests changed the same user; try again")
+
+    def _refused(self, items: Sequence[Certified], conflict: Conflict) -> dict[int, KmsError]:
+        """Whose conflict it is; none where planning again will do."""
+        if conflict.record == Idempotent.__name__:
+            raise StillRunningError("the same request was answered a moment ago; send it again")
+        for index, item in enumerate(items):
+            enrolment = item.proven.enrolment
+            if conflict.record == Fingerprint.__name__ and any(
+                conflict.key[1] in fingerprints(slot.key) for slot in item.proven.slots
+            ):
+                return {index: KeyReusedError("a component key has been registered meanwhile")}
+            if conflict.record == Enrolment.__name__ and conflict.key[1] == enrolment.enrolment:
+                return {index: ChallengeUsedError("the enrolment was completed meanwhile")}
+            try:
+                self._refuse_meanwhile(enrolment, [slot.key for slot in item.proven.slots])
+            except KmsError as error:
+                return {index: error}
+        return {}
+
+    def _changes(self, items: Sequence[Certified]) -> list[Change]:
+        changes: list[Change] = []
+        users: set[tuple[TenantId, UserId]] = set()
+        for item in items:
+            enrolment = item.proven.enrolment
+            if (enrolment.tenant, enrolment.user) not in users:
+                users.add((enrolment.tenant, enrolment.user))
+                changes.append(self._user_change(enrolment, item.event.event))
+            changes.append(self._device_change(enrolment, item.event.event))
+            completed = replace(enrolment, status=EnrolmentStatus.COMPLETED)
+            changes.append(Replace(completed, expected=enrolment))
+            changes.extend(Insert(record) for record in _certificates(self._core, item))
+            changes.extend(self._fingerprint_changes(item))
+        return changes
+
+    def _user_change(self, enrolment: Enrolment, event: EventId) -> Change:
+        """A new user, or the assurance that an old one is still as it was read."""
+        user = self._core.ledger.get(User, enrolment.tenant, enrolment.user)
+        if user is not None:
+            return Replace(user, expected=user)
+        return Insert(User(enrolment.tenant, enrolment.user, Standing.ACTIVE, event))
+
+    def _device_change(self, enrolment: Enrolment, event: EventId) -> Change:
+        device = self._core.ledger.get(Device, enrolment.tenant, enrolment.device)
+        if device is not None:
+            return Replace(replace(device, bundle=enrolment.bundle), expected=device)
+        return Insert(
+            Device(
+                tenant=enrolment.tenant,
+                device=DeviceId(enrolment.device),
+                user=enrolment.user,
+                bundle=enrolment.bundle,
+                standing=Standing.ACTIVE,
+                event=event,
+            )
+        )
+
+    def _fingerprint_changes(self, item: Certified) -> list[Change]:
+        enrolment = item.proven.enrolment
+        changes: list[Change] = []
+        for slot in item.proven.slots:
+            for fingerprint in fingerprints(slot.key):
+                kept = (
+                    enrolment.purpose is EnrolmentPurpose.RENEW
+                    and self._core.ledger.get(Fingerprint, enrolment.tenant, fingerprint)
+                    is not None
+                )
+                if not kept:
+                    changes.append(Insert(_fingerprint(enrolment, slot, fingerprint)))
+        return changes
+
+    def _released(self, items: Sequence[Certified]) -> None:
+        for item in items:
+            for slot in item.proven.slots:
+                if slot.key.modulus is not None:
+                    self._checks.registered(slot.key.modulus)
+                self._core.observer.issued(
+                    slot.reservation["profile"], slot.reservation["algorithm"]
+                )
+
+    def _document(self, item: Certified, ordinal: int) -> dict[str, Any]:
+        enrolment = item.proven.enrolment
+        return {
+            "enrolment": enrolment.enrolment,
+            "user": enrolment.user,
+            "device": enrolment.device,
+            "certificates": [
+                {
+                    "slot": slot.reservation["name"],
+                    "profile": slot.reservation["profile"],
+                    "serial": slot.reservation["serial"],
+                    "not_before": slot.reservation["not_before"],
+                    "not_after": slot.reservation["not_after"],
+                    "certificate": b64(issued.der),
+                }
+                for slot, issued in zip(item.proven.slots, item.issued, strict=True)
+            ],
+            "chain": [b64(der) for der in self._core.authorities.chain(PEOPLE)],
+            "receipt": receipt_slot(ordinal),
+            "leaf": b64(item.event.leaf),
+            "openings": [opening.document() for opening in item.event.openings],
+        }
+
+
+def _key_names(proven: Proven) -> set[str]:
+    """Names under which the keys of an enrolment are claimed."""
+    tenant = proven.enrolment.tenant
+    names = [f"{tenant}/{name}" for slot in proven.slots for name in fingerprints(slot.key)]
+    device = f"{tenant}/device/{proven.enrolment.device}"
+    return {device, *names}
+
+
+def _fingerprint(enrolment: Enrolment, slot: ProvenSlot, fingerprint: str) -> Fingerprint:
+    modulus = slot.key.modulus
+    return Fingerprint(
+        tenant=enrolment.tenant,
+        fingerprint=fingerprint,
+        owner=f"{enrolment.device}/{slot.reservation['name']}",
+        scheme=slot.key.algorithm.scheme.value,
+        modulus=None if modulus is None else f"{modulus:x}",
+    )
+
+
+def _certificates(core: Core, item: Certified) -> list[Certificate]:
+    enrolment = item.proven.enrolment
+    return [
+        Certificate(
+            tenant=enrolment.tenant,
+            authority=PEOPLE,
+            serial=Serial(slot.reservation["serial"]),
+            generation=core.authorities[PEOPLE].record.generation,
+            profile=slot.reservation["profile"],
+            profile_version=certificate_profile(slot.reservation["profile"]).version,
+            algorithm=slot.reservation["algorithm"],
+            user=enrolment.user,
+            device=enrolment.device,
+            slot=slot.reservation["name"],
+            principal=None,
+            der=issued.der,
+            sha256=issued.sha256,
+            tbs_sha256=slot.prepared.tbs_sha256,
+            not_before=parse_timestamp(slot.reservation["not_before"]),
+            not_after=parse_timestamp(slot.reservation["not_after"]),
+            status=CertificateStatus.GOOD,
+            event=item.event.event,
+            policy=core.policy.hash,
+            rule=slot.reservation["rule"],
+        )
+        for slot, issued in zip(item.proven.slots, item.issued, strict=True)
+    ]

@@ -1,0 +1,219 @@
+"""Reading: certificates, devices, events. Nothing is shown that no signed checkpoint covers."""
+
+from dataclasses import dataclass
+
+from kms.domain.records import (
+    Certificate,
+    CertificateStatus,
+    Checkpoint,
+    Device,
+    DeviceId,
+    Epoch,
+    Event,
+    EventId,
+    LogId,
+    OpeningRecord,
+    Serial,
+    TenantId,
+    UserId,
+)
+from kms.services.answers import receipt_document
+from kms.services.core import Core
+from kms.services.errors import NotFoundError
+from kms.tlog.tiles import TILE_WIDTH, encode_entries
+
+PAGE = 100
+"""Most records in one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenEvent:
+    """An event as an entitled reader sees it."""
+
+    event: Event
+    openings: list[OpeningRecord]
+
+
+class Lookup:
+    """Answers questions; `tenant` None means all tenants, for readers who reach them."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def certificate(self, tenant: TenantId | None, serial: Serial) -> Certificate:
+        """A released certificate by serial.
+
+        Raises:
+            NotFoundError: None in reach, or not covered by a signed checkpoint yet.
+        """
+        where = {} if tenant is None else {"tenant": tenant}
+        for record in self._core.ledger.find(Certificate, serial=serial, limit=8, **where):
+            if record.der and self._released(record.tenant, record.event):
+                return record
+        raise NotFoundError("there is no such certificate", field="serial")
+
+    def certificates(
+        self,
+        tenant: TenantId | None,
+        *,
+        user: UserId | None = None,
+        device: DeviceId | None = None,
+        principal: str | None = None,
+        status: CertificateStatus | None = None,
+        after: str | None = None,
+        limit: int = PAGE,
+    ) -> list[Certificate]:
+        """Released certificates by owner, by serial upwards from `after`."""
+        wanted = {
+            "tenant": tenant,
+            "user": user,
+            "device": device,
+            "principal": principal,
+            "status": status,
+        }
+        records = self._core.ledger.find(
+            Certificate,
+            order=("serial",),
+            after=None if after is None else (after,),
+            limit=min(limit, PAGE),
+            **{name: value for name, value in wanted.items() if value is not None},
+        )
+        return [r for r in records if r.der and self._released(r.tenant, r.event)]
+
+    def devices(
+        self, tenant: TenantId, user: UserId, *, after: str | None = None, limit: int = PAGE
+    ) -> list[Device]:
+        """A user's devices, by device id."""
+        records = self._core.ledger.find(
+            Device,
+            tenant=tenant,
+            user=user,
+            order=("device",),
+            after=None if after is None else (after,),
+            limit=min(limit, PAGE),
+        )
+        return [record for record in records if self._released(tenant, record.event)]
+
+    def device(self, tenant: TenantId, device: DeviceId) -> Device:
+        """One device.
+
+        Raises:
+            NotFoundError: No such device in reach.
+        """
+        record = self._core.ledger.get(Device, tenant, device)
+        if record is None or not self._released(tenant, record.event):
+            raise NotFoundError("there is no such device", field="device")
+        return record
+
+    def events(
+        self, tenant: TenantId | None, *, after: int = -1, limit: int = PAGE
+    ) -> list[SeenEvent]:
+        """Events of the current epoch above an index, with the openings that still exist."""
+        head = self._core.ledger.head()
+        if head is None:
+            return []
+        where = {} if tenant is None else {"tenant": tenant}
+        records = self._core.ledger.find(
+            Event, log=head.log, after=(head.log, after), limit=min(limit, PAGE), **where
+        )
+        return [self._seen(r) for r in records if r.index < self._core.sequencer.signed_size]
+
+    def event(self, tenant: TenantId | None, index: int) -> SeenEvent:
+        """One event by index.
+
+        Raises:
+            NotFoundError: No such event in reach.
+        """
+        head = self._core.ledger.head()
+        record = None if head is None else self._core.ledger.get(Event, head.log, index)
+        if record is None or index >= self._core.sequencer.signed_size:
+            raise NotFoundError("there is no such event", field="index")
+        if tenant is not None and record.tenant != tenant:
+            raise NotFoundError("there is no such event", field="index")
+        return self._seen(record)
+
+    async def receipt(self, tenant: TenantId | None, index: int) -> dict[str, object]:
+        """A receipt of an event against the newest signed checkpoint."""
+        log = self.event(tenant, index).event.log
+        size = self._core.sequencer.signed_size
+        note = await self._core.sequencer.note_for(log, size)
+        return receipt_document(log, index, size, note, self._core.sequencer.nodes(log))
+
+    def checkpoint(self, log: LogId | None = None) -> bytes:
+        """The newest signed checkpoint of an epoch, exact bytes; None: the current one.
+
+        Raises:
+            NotFoundError: None is signed yet.
+        """
+        log = self._log(log)
+        newest = self._core.ledger.find(
+            Checkpoint, log=log, order=("size",), descending=True, limit=64
+        )
+        for record in newest:
+            if record.note:
+                return record.note
+        raise NotFoundError("no checkpoint is signed yet")
+
+    def tile(self, log: LogId | None, level: int, number: int, width: int) -> bytes:
+        """A hash tile of exactly `width` hashes, as far as the signed log goes.
+
+        Raises:
+            NotFoundError: The signed log does not reach so far.
+        """
+        log = self._log(log)
+        complete = self._signed_size(log) >> (8 * level)
+        data = self._core.ledger.tile(log, level, number)
+        if data is None or number * 256 + width > complete or len(data) < width * 32:
+            raise NotFoundError("there is no such tile")
+        return data[: width * 32]
+
+    def bundle(self, log: LogId | None, number: int, width: int) -> bytes:
+        """An entry bundle of exactly `width` leaves.
+
+        Raises:
+            NotFoundError: The signed log does not reach so far.
+        """
+        log = self._log(log)
+        first = number * TILE_WIDTH
+        if first + width > self._signed_size(log):
+            raise NotFoundError("there is no such entry bundle")
+        events = self._core.ledger.find(Event, log=log, after=(log, first - 1), limit=width)
+        return encode_entries([event.leaf for event in events])
+
+    def epoch(self, log: LogId | None) -> Epoch:
+        """The epoch's record: origin and verifier key.
+
+        Raises:
+            NotFoundError: No such epoch.
+        """
+        record = self._core.ledger.get(Epoch, self._log(log))
+        if record is None:
+            raise NotFoundError("there is no such log")
+        return record
+
+    def _log(self, log: LogId | None) -> LogId:
+        head = self._core.ledger.head()
+        if log is None:
+            if head is None:
+                raise NotFoundError("the log has not been opened")
+            return head.log
+        return log
+
+    def _signed_size(self, log: LogId) -> int:
+        head = self._core.ledger.head()
+        if head is not None and head.log == log:
+            return self._core.sequencer.signed_size
+        newest = self._core.ledger.find(
+            Checkpoint, log=log, order=("size",), descending=True, limit=64
+        )
+        return next((record.size for record in newest if record.note), 0)
+
+    def _released(self, tenant: TenantId, event: EventId) -> bool:
+        """Whether a signed checkpoint of any epoch covers the event."""
+        for record in self._core.ledger.find(Event, tenant=tenant, event=event, limit=1):
+            return record.index < self._signed_size(record.log)
+        return False
+
+    def _seen(self, event: Event) -> SeenEvent:
+        openings = self._core.ledger.find(OpeningRecord, tenant=event.tenant, event=event.event)
+        return SeenEvent(event, openings)

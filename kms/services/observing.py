@@ -1,0 +1,67 @@
+"""What the use cases tell the metrics; `kms.metrics` implements it with Prometheus."""
+
+from typing import Protocol
+
+
+class Observer(Protocol):
+    """Receives facts, never ids or personal data."""
+
+    def committed(self, units: int, events: int, seconds: float) -> None:
+        """A group commit ended."""
+        ...
+
+    def signed_head(self, size: int, seconds: float) -> None:
+        """A checkpoint was signed and stored."""
+        ...
+
+    def signed(self, statements: int, seconds: float, outcome: str) -> None:
+        """A batch came back from the signer; `outcome` is `ok` or the error's code."""
+        ...
+
+    def issued(self, profile: str, algorithm: str) -> None:
+        """A certificate was released."""
+        ...
+
+    def revoked(self, kind: str, certificates: int) -> None:
+        """A revocation took effect; `kind` is certificate, device or user."""
+        ...
+
+    def refused(self, problem: str) -> None:
+        """A request was refused with that problem type."""
+        ...
+
+    def crl_published(self, authority: str, number: int, entries: int, this_update: float) -> None:
+        """A CRL was published; `this_update` is a Unix time."""
+        ...
+
+    def orphans(self, count: int) -> None:
+        """Signed but never committed statements were found and dealt with."""
+        ...
+
+
+class Silent:
+    """An observer that keeps nothing."""
+
+    def committed(self, units: int, events: int, seconds: float) -> None:
+        """Nothing."""
+
+    def signed_head(self, size: int, seconds: float) -> None:
+        """Nothing."""
+
+    def signed(self, statements: int, seconds: float, outcome: str) -> None:
+        """Nothing."""
+
+    def issued(self, profile: str, algorithm: str) -> None:
+        """Nothing."""
+
+    def revoked(self, kind: str, certificates: int) -> None:
+        """Nothing."""
+
+    def refused(self, problem: str) -> None:
+        """Nothing."""
+
+    def crl_published(self, authority: str, number: int, entries: int, this_update: float) -> None:
+        """Nothing."""
+
+    def orphans(self, count: int) -> None:
+        """Nothing."""

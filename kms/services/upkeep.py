@@ -1,0 +1,234 @@
+"""What the service does by itself: recovery at start, orphans, expired reservations, CRLs due.
+
+Orphans: the signer's journal knows every signature it released. A certificate or CRL in it that
+the ledger does not hold, and that no live reservation can still complete, was signed and lost to a
+crash. It becomes a logged event and, for certificates, a revocation.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from hsm_drivers.errors import HsmError
+from hsm_drivers.ports import JournalEntry, Purpose
+from kms.domain.records import (
+    SYSTEM_TENANT,
+    Certificate,
+    CertificateStatus,
+    Crl,
+    Enrolment,
+    EnrolmentStatus,
+    EventId,
+    Reason,
+    Reservation,
+    Serial,
+    SignerMark,
+)
+from kms.services.core import ActiveAuthority, Core
+from kms.services.crls import SERVICE, Crls
+from kms.services.errors import KmsError, SignerUnavailableError
+from kms.services.ports import Change, Conflict, Delete, EventDraft, Insert, Replace, Unit
+from kms.wire import Committed, EventType, LeafCertificate
+
+JOURNAL_PAGE = 2_000
+ORPHAN_VALIDITY = timedelta(days=3650)
+"""How long an orphan stays on CRLs: its real notAfter is unknown, and below this."""
+UNKNOWN_PROFILE = "unknown"
+KEEP_FINISHED = timedelta(days=7)
+
+
+class Upkeep:
+    """Recovery and housekeeping; every method may be called again at any time."""
+
+    def __init__(self, core: Core, crls: Crls) -> None:
+        self._core = core
+        self._crls = crls
+
+    async def recover(self) -> None:
+        """Bring log and signer together after a start or an outage.
+
+        Raises:
+            SignerUnavailableError: The signer is away.
+            LogRolledBackError: The ledger lost events.
+        """
+        await self._core.sequencer.recover()
+
+    async def publish_due(self) -> int:
+        """Make the CRLs that are missing or ageing; answer how many."""
+        due = self._crls.due()
+        for name in due:
+            await self._crls.publish(name)
+        return len(due)
+
+    def expire(self) -> int:
+        """Delete enrolments and reservations whose time is long over; answer how many."""
+        now = self._core.clock.now()
+        old: list[Change] = [
+            Delete(record)
+            for record in self._core.ledger.find(Enrolment, order=("expires",), limit=1_000)
+            if record.expires < now - KEEP_FINISHED
+        ]
+        old += [
+            Delete(record)
+            for record in self._core.ledger.find(Reservation, order=("expires",), limit=1_000)
+            if record.expires < now - KEEP_FINISHED
+        ]
+        if old:
+            self._core.ledger.reserve(old)
+        return len(old)
+
+    async def sweep(self) -> int:
+        """Reconcile the signer's journal with the ledger; answer how many orphans were found.
+
+        Raises:
+            SignerUnavailableError: The signer is away.
+        """
+        token, mark = await self._mark()
+        found = 0
+        while True:
+            try:
+                page = await self._core.signer.journal(mark.counter, JOURNAL_PAGE)
+            except HsmError as error:
+                raise SignerUnavailableError(f"the signer is away: {error}") from error
+            if not page:
+                return found
+            live = self._live()
+            for entry in page:
+                if self._committed(entry):
+                    continue
+                if entry.reference in live or self._recent(entry):
+                    return found  # a retry may still complete it: look again later
+                await self._orphan(entry)
+                found += 1
+            moved = SignerMark(token, page[-1].counter)
+            change = Replace(moved) if self._core.ledger.get(SignerMark, token) else Insert(moved)
+            self._core.ledger.reserve([change])
+            mark = moved
+
+    async def _mark(self) -> tuple[str, SignerMark]:
+        try:
+            health = await self._core.signer.health()
+        except HsmError as error:
+            raise SignerUnavailableError(f"the signer is away: {error}") from error
+        token = health.token
+        return token, self._core.ledger.get(SignerMark, token) or SignerMark(token, 0)
+
+    def _live(self) -> set[str]:
+        """Serials that a pending enrolment or a reservation may still use."""
+        now = self._core.clock.now()
+        serials = {
+            str(slot["serial"])
+            for enrolment in self._core.ledger.find(Enrolment, status=EnrolmentStatus.PENDING)
+            if enrolment.expires > now
+            for slot in enrolment.slots
+        }
+        reservations = self._core.ledger.find(Reservation)
+        return serials | {item.serial for item in reservations if item.expires > now}
+
+    def _authority(self, entry: JournalEntry) -> ActiveAuthority | None:
+        for authority in self._core.authorities.all():
+            if authority.record.key == entry.key:
+                return authority
+        return None
+
+    def _committed(self, entry: JournalEntry) -> bool:
+        """Whether the ledger holds what was signed; checkpoints are held by the log itself."""
+        authority = self._authority(entry)
+        if entry.purpose is Purpose.CHECKPOINT or authority is None:
+            return True
+        name = authority.record.name
+        if entry.purpose is Purpose.CRL:
+            number = int(entry.reference)
+            record = self._core.ledger.get(Crl, SYSTEM_TENANT, name, 0, number)
+            return record is not None and record.event is not None
+        found = self._core.ledger.find(Certificate, authority=name, serial=entry.reference)
+        return any(
+            record.tbs_sha256 == entry.digest.hex() or record.status is CertificateStatus.ORPHANED
+            for record in found
+        )
+
+    def _recent(self, entry: JournalEntry) -> bool:
+        """A CRL that may be on its way to its commit right now."""
+        authority = self._authority(entry)
+        if entry.purpose is not Purpose.CRL or authority is None:
+            return False
+        number = int(entry.reference)
+        record = self._core.ledger.get(Crl, SYSTEM_TENANT, authority.record.name, 0, number)
+        fresh = self._core.clock.now() - self._core.limits.enrolment_ttl
+        return record is not None and record.this_update > fresh
+
+    async def _orphan(self, entry: JournalEntry) -> None:
+        authority = self._authority(entry)
+        if authority is None:
+            return
+        if entry.purpose is Purpose.CRL:
+            unit = self._orphan_crl(authority, entry)
+        else:
+            unit = self._orphan_certificate(authority, entry)
+        outcome = await self._core.sequencer.commit(unit)
+        if isinstance(outcome, Conflict):
+            raise KmsError(f"orphan {entry.reference} could not be recorded: {outcome.record}")
+        self._core.observer.orphans(1)
+        if entry.purpose is Purpose.CERTIFICATE:
+            await self._crls.publish(authority.record.name)
+
+    def _orphan_crl(self, authority: ActiveAuthority, entry: JournalEntry) -> Unit:
+        event = self._core.events.draft(
+            EventType.CRL_ORPHANED,
+            self._core.clock.now(),
+            SYSTEM_TENANT,
+            {Committed.ACTOR: SERVICE.name},
+            detail={
+                "authority": authority.record.name,
+                "number": int(entry.reference),
+                "tbs_sha256": entry.digest.hex(),
+            },
+        )
+        name = authority.record.name
+        record = self._core.ledger.get(Crl, SYSTEM_TENANT, name, 0, int(entry.reference))
+        changes: tuple[Change, ...] = ()
+        if record is not None:
+            changes = (Replace(replace(record, event=event.event), expected=record),)
+        return Unit(changes, (event,))
+
+    def _orphan_certificate(self, authority: ActiveAuthority, entry: JournalEntry) -> Unit:
+        now = self._core.clock.now()
+        name = authority.record.name
+        leaf = LeafCertificate(name, entry.reference, UNKNOWN_PROFILE, None, None)
+        event = self._core.events.draft(
+            EventType.CERTIFICATE_ORPHANED,
+            now,
+            SYSTEM_TENANT,
+            {Committed.ACTOR: SERVICE.name},
+            certificates=[leaf],
+            detail={"tbs_sha256": entry.digest.hex()},
+        )
+        return Unit((Insert(_orphan_record(authority, entry, event)),), (event,))
+
+
+def _orphan_record(
+    authority: ActiveAuthority, entry: JournalEntry, event: EventDraft
+) -> Certificate:
+    """A revoked place-holder: serial and issuer are known, the DER was never kept."""
+    return Certificate(
+        tenant=SYSTEM_TENANT,
+        authority=authority.record.name,
+        serial=Serial(entry.reference),
+        generation=authority.record.generation,
+        profile=UNKNOWN_PROFILE,
+        profile_version=0,
+        algorithm="",
+        user=None,
+        device=None,
+        slot=None,
+        principal=None,
+        der=b"",
+        sha256="",
+        tbs_sha256=entry.digest.hex(),
+        not_before=event.time,
+        not_after=event.time + ORPHAN_VALIDITY,
+        status=CertificateStatus.ORPHANED,
+        event=event.event,
+        revoked_by=EventId(event.event),
+        revoked_at=event.time,
+        reason=Reason.CESSATION_OF_OPERATION,
+    )
