@@ -72,15 +72,11 @@ class MessagingServer:
             UsageError: Not an https URL.
             OSError: A file cannot be read, or is not what it should be (`ssl.SSLError`).
         """
-        url = urlsplit(base_url)
-        if url.scheme != "https" or not url.hostname or url.path not in ("", "/"):
-            raise UsageError(f"not of the form https://host:port: {base_url!r}")
+        host, port = _address(base_url)
         context = ssl.create_default_context(cafile=trust)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(cert, key)
-        self._connection = http.client.HTTPSConnection(
-            url.hostname, url.port or 443, timeout=timeout, context=context
-        )
+        self._connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
         self._attempts = attempts
         self._sleep = sleep
 
@@ -234,6 +230,17 @@ class MessagingServer:
             self._connection.close()
             raise MalformedAnswerError(f"the answer exceeds {_MAX_ANSWER} bytes")
         return _Response(response.status, response.getheader("Retry-After"), content)
+
+
+def _address(base_url: str) -> tuple[str, int]:
+    url = urlsplit(base_url)
+    try:
+        port = url.port or 443
+    except ValueError as error:
+        raise UsageError(f"not a port in {base_url!r}") from error
+    if url.scheme != "https" or not url.hostname or url.path not in ("", "/"):
+        raise UsageError(f"not of the form https://host:port: {base_url!r}")
+    return url.hostname, port
 
 
 def _proofs_path(answer: object) -> str:

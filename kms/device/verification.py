@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from kms import wire
@@ -22,6 +22,18 @@ from kms.device.errors import MalformedAnswerError, UntrustedAnswerError
 from kms.tlog.errors import TlogError
 from kms.tlog.notes import VerifierKey
 from kms.tlog.receipt import parse_receipt, verify_receipt
+
+_X509_ERRORS = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for a certificate that is not as it should be."""
 
 _MAX_SLOTS = 16
 _MAX_OPENINGS = 16
@@ -137,7 +149,7 @@ def _certificate(
 def _load(data: bytes, where: str) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(data)
-    except ValueError as error:
+    except _X509_ERRORS as error:
         raise MalformedAnswerError(f"{where}: not a certificate in DER") from error
 
 
@@ -161,14 +173,14 @@ def _chain(answer: object, authority: str, root: bytes) -> tuple[bytes, bytes]:
 def _is_ca(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+    except _X509_ERRORS:
         return False
 
 
 def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, where: str) -> None:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError) as error:
+    except _X509_ERRORS as error:
         raise UntrustedAnswerError(f"{where}: not issued by the CA above it") from error
 
 
@@ -180,7 +192,7 @@ def _check_subject(
         raise UntrustedAnswerError(f"slot {slot.name!r}: the certificate is for another key")
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError) as error:
+    except _X509_ERRORS as error:
         raise UntrustedAnswerError(f"slot {slot.name!r}: the certificate names no one") from error
     path = f"/users/{transcript.user}/devices/{transcript.device}"
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
