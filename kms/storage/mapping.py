@@ -1,0 +1,176 @@
+"""Records to rows and back, worked out once per record class.
+
+A row is the tuple of a record's fields in plain database values: text, integers, bytes, None. Times
+become whole seconds since 1970 and structured values canonical JSON text, so that rows compare and
+sort in every store exactly as their records do. Both ledgers keep rows, so both mean the same.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from operator import attrgetter, itemgetter
+from types import NoneType, UnionType
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from kms.domain.records import Record
+
+R = TypeVar("R", bound=Record)
+Row = tuple[Any, ...]
+Codec = Callable[[Any], Any]
+
+
+class Column(StrEnum):
+    """How a field is stored."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    BYTES = "bytes"
+    TIME = "time"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a record; a codec of None means the value is stored as it is."""
+
+    name: str
+    column: Column
+    nullable: bool
+    encode: Codec | None
+    decode: Codec | None
+
+
+class Shape(Generic[R]):
+    """What is known of a record class: its fields and keys, and the way to rows and back.
+
+    Attributes:
+        kind: The record class.
+        fields: Its fields in order, which is the order of a row.
+        names: Their names.
+        keys: Field names of the primary key, then of each unique key.
+    """
+
+    def __init__(self, kind: type[R]) -> None:
+        self.kind = kind
+        hints = get_type_hints(kind)
+        # A record class is a dataclass by convention, which its root cannot say in types.
+        self.fields = tuple(_field(item.name, hints[item.name]) for item in fields(kind))  # type: ignore[arg-type]
+        self.names = tuple(field.name for field in self.fields)
+        self.keys: tuple[tuple[str, ...], ...] = (kind.KEY, *kind.UNIQUE)
+        self._by_name = {field.name: field for field in self.fields}
+        self._values = _getter(attrgetter, self.names)
+        self._pickers = [_getter(itemgetter, map(self.names.index, key)) for key in self.keys]
+        self._encoders = [(at, f.encode) for at, f in enumerate(self.fields) if f.encode]
+        self._decoders = [(at, f.decode) for at, f in enumerate(self.fields) if f.decode]
+        self._required = [at for at, field in enumerate(self.fields) if not field.nullable]
+
+    def row(self, record: R) -> Row:
+        """The record as it is stored.
+
+        Raises:
+            ValueError: A value that no row can hold: a time that is not aware or has fractions of
+                a second, or None where the record class allows none.
+        """
+        values = list(self._values(record))
+        for at, encode in self._encoders:
+            if values[at] is not None:
+                values[at] = encode(values[at])
+        if None in values:
+            missing = [self.names[at] for at in self._required if values[at] is None]
+            if missing:
+                raise ValueError(f"{self.kind.__name__} without {', '.join(missing)}")
+        return tuple(values)
+
+    def record(self, row: Row) -> R:
+        """The record that `row` holds."""
+        values = list(row)
+        for at, decode in self._decoders:
+            if values[at] is not None:
+                values[at] = decode(values[at])
+        return self.kind(*values)
+
+    def key(self, row: Row) -> Row:
+        """The row's primary key."""
+        return self._pickers[0](row)
+
+    def key_values(self, row: Row) -> list[Row]:
+        """The row's primary key, then its unique keys, in the order of `keys`."""
+        return [pick(row) for pick in self._pickers]
+
+    def field(self, name: str) -> Field:
+        """The field of that name.
+
+        Raises:
+            ValueError: The record class has none.
+        """
+        field = self._by_name.get(name)
+        if field is None:
+            raise ValueError(f"{self.kind.__name__} has no field {name!r}")
+        return field
+
+    def value(self, name: str, value: Any) -> Any:
+        """A field's value as it is stored."""
+        encode = self.field(name).encode
+        return value if value is None or encode is None else encode(value)
+
+
+def shape_of(kind: type[R]) -> Shape[R]:
+    """The shape of a record class."""
+    shape = _SHAPES.get(kind)
+    if shape is None:
+        shape = _SHAPES[kind] = Shape(kind)
+    return shape
+
+
+_SHAPES: dict[type[Record], Shape[Any]] = {}
+
+
+def _getter(maker: Callable[..., Callable[[Any], Any]], parts: Any) -> Callable[[Any], Row]:
+    """An `attrgetter` or `itemgetter` that gives a tuple for a single part too."""
+    wanted = tuple(parts)
+    get = maker(*wanted)
+    return get if len(wanted) > 1 else lambda source: (get(source),)
+
+
+def _field(name: str, hint: Any) -> Field:
+    nullable = False
+    # A NewType gives the older form.
+    if get_origin(hint) in (UnionType, Union):
+        (hint,) = (part for part in get_args(hint) if part is not NoneType)
+        nullable = True
+    hint = getattr(hint, "__supertype__", hint)
+    column, encode, decode = _codec(hint)
+    return Field(name, column, nullable, encode, decode)
+
+
+def _codec(hint: Any) -> tuple[Column, Codec | None, Codec | None]:
+    origin = get_origin(hint)
+    if origin is tuple:
+        return Column.JSON, _dump, lambda text: tuple(json.loads(text))
+    if origin is Mapping:
+        return Column.JSON, _dump, json.loads
+    if issubclass(hint, StrEnum):
+        return Column.TEXT, str, hint
+    plain = {str: Column.TEXT, int: Column.INTEGER, bytes: Column.BYTES}
+    if hint in plain:
+        return plain[hint], None, None
+    if hint is datetime:
+        return Column.TIME, _seconds, _time
+    raise TypeError(f"no column can hold {hint}")
+
+
+def _seconds(time: datetime) -> int:
+    if time.tzinfo is None or time.microsecond:
+        raise ValueError(f"{time.isoformat()} is not an aware time of whole seconds")
+    return int(time.timestamp())
+
+
+def _time(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+_dump = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict
+).encode

@@ -1,0 +1,104 @@
+"""What `Ledger.find` is asked for, checked and in stored values: the same for every ledger."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kms.domain.records import Record
+from kms.storage.mapping import Column, Row, Shape, shape_of
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A checked question.
+
+    Attributes:
+        shape: Of the records asked for.
+        equals: Field to stored value, None, or a list of which any will do (None among them too).
+        order: Fields to sort by, ties broken by the rest of the primary key.
+        descending: Sort downwards.
+        limit: At most so many.
+        after: Stored values of the first fields of `order` to come after.
+    """
+
+    shape: Shape[Any]
+    equals: Mapping[str, Any]
+    order: tuple[str, ...]
+    descending: bool = False
+    limit: int | None = None
+    after: Row | None = None
+
+    def matches(self, row: Row) -> bool:
+        """Whether the row has the wanted values."""
+        for name, value in self.equals.items():
+            stored = row[self.shape.names.index(name)]
+            if stored not in value if isinstance(value, list) else stored != value:
+                return False
+        return True
+
+    def place(self, row: Row) -> Row:
+        """Where the row stands in sort order."""
+        return tuple(row[self.shape.names.index(name)] for name in self.order)
+
+    def is_after(self, row: Row) -> bool:
+        """Whether the row comes strictly after `after`."""
+        if self.after is None:
+            return True
+        place = self.place(row)[: len(self.after)]
+        return place < self.after if self.descending else place > self.after
+
+
+def query(
+    kind: type[Record],
+    equals: Mapping[str, Any],
+    order: tuple[str, ...] = (),
+    *,
+    descending: bool = False,
+    limit: int | None = None,
+    after: tuple[Any, ...] | None = None,
+) -> Query:
+    """Check a question.
+
+    Raises:
+        ValueError: A field that the record lacks or that cannot be compared, an `after` that does
+            not fit `order`, or a negative limit.
+    """
+    shape = shape_of(kind)
+    order = order or kind.KEY
+    for name in order:
+        if shape.field(name).nullable or shape.field(name).column is Column.JSON:
+            raise ValueError(f"{kind.__name__} cannot be sorted by {name!r}")
+    if limit is not None and limit < 0:
+        raise ValueError(f"a limit of {limit}")
+    if after is not None:
+        if len(after) != len(order):
+            raise ValueError(f"`after` needs a value for each of {', '.join(order)}")
+        after = tuple(shape.value(*pair) for pair in zip(order, after, strict=True))
+    return Query(
+        shape=shape,
+        equals={name: _wanted(shape, name, value) for name, value in equals.items()},
+        order=order + tuple(name for name in kind.KEY if name not in order),
+        descending=descending,
+        limit=limit,
+        after=after,
+    )
+
+
+def _wanted(shape: Shape[Any], name: str, value: Any) -> Any:
+    if shape.field(name).column is Column.JSON:
+        raise ValueError(f"{shape.kind.__name__} cannot be found by {name!r}")
+    if isinstance(value, tuple):
+        return [shape.value(name, item) for item in value]
+    return shape.value(name, value)
+
+
+def key_row(kind: type[Record], key: tuple[Any, ...]) -> Row:
+    """A primary key in stored values.
+
+    Raises:
+        ValueError: Not one value per field of `KEY`.
+    """
+    if len(key) != len(kind.KEY):
+        raise ValueError(f"{kind.__name__} has the key {kind.KEY}, not {len(key)} values")
+    shape = shape_of(kind)
+    return tuple(shape.value(*pair) for pair in zip(kind.KEY, key, strict=True))

@@ -1,0 +1,205 @@
+"""SQL statements, each built once per record class and form of question."""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, tuple_, update
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import insert as sql_insert
+from sqlalchemy.sql.dml import Update
+
+from kms.domain.records import Checkpoint, Epoch, Idempotent, Record
+from kms.storage.query import Query
+from kms.storage.tables import HEADS, TABLES, TILES
+
+_FORMS = 256
+
+
+class Form(NamedTuple):
+    """What two questions share that one statement answers."""
+
+    equals: tuple[tuple[str, str], ...]
+    order: tuple[str, ...]
+    descending: bool
+    limited: bool
+    after: int
+
+
+class Statements:
+    """The statements of one record class.
+
+    Parameters are fields: `old_<field>` for what is looked for, `new_<field>` for what is put in
+    its place; `insert` takes the fields under their own names.
+
+    Attributes:
+        insert: Adds rows.
+        replace: Replaces the row of a primary key.
+        replace_expected: Replaces the row only where all of it is as given.
+        delete: Removes the row of a primary key.
+        get: The row of a primary key.
+        holders: Per unique key, the primary key of the row that has its values.
+        new_names: Names of the `new_` parameters, in the order of a row.
+        old_names: Names of the `old_` parameters, in the order of a row.
+    """
+
+    def __init__(self, kind: type[Record]) -> None:
+        self._table = table = TABLES[kind]
+        own_key = [_is(column) for column in table.primary_key.columns]
+        self.insert = sql_insert(table)
+        self.replace = self._update(own_key)
+        self.replace_expected = self._update([_is(column) for column in table.columns])
+        self.delete = sql_delete(table).where(*own_key)
+        self.get = select(table).where(*own_key)
+        self.holders = [
+            select(*table.primary_key.columns).where(*(_is(table.columns[name]) for name in unique))
+            for unique in kind.UNIQUE
+        ]
+        self.new_names = [f"new_{column.name}" for column in table.columns]
+        self.old_names = [f"old_{column.name}" for column in table.columns]
+        self._find = lru_cache(maxsize=_FORMS)(self._build_find)
+        self._count = lru_cache(maxsize=_FORMS)(self._build_count)
+
+    def find(self, query: Query) -> tuple[Select[Any], dict[str, Any]]:
+        """The rows a query asks for, and the parameters."""
+        after = query.after or ()
+        form = Form(
+            _forms(query), query.order, query.descending, query.limit is not None, len(after)
+        )
+        parameters = _parameters(query)
+        if query.limit is not None:
+            parameters["limit"] = query.limit
+        parameters |= {f"after_{at}": value for at, value in enumerate(after)}
+        return self._find(form), parameters
+
+    def count(self, query: Query) -> tuple[Select[Any], dict[str, Any]]:
+        """How many rows a query asks for, and the parameters."""
+        return self._count(_forms(query)), _parameters(query)
+
+    def _update(self, where: list[ColumnElement[bool]]) -> Update:
+        rest = [column for column in self._table.columns if not column.primary_key]
+        new = {column: bindparam(f"new_{column.name}", type_=column.type) for column in rest}
+        return update(self._table).where(*where).values(new)
+
+    def _build_find(self, form: Form) -> Select[Any]:
+        statement = select(self._table).where(*self._conditions(form.equals))
+        columns = [self._table.columns[name] for name in form.order]
+        if form.after:
+            first = tuple_(*columns[: form.after])
+            values = tuple_(
+                *(
+                    bindparam(f"after_{at}", type_=column.type)
+                    for at, column in enumerate(columns[: form.after])
+                )
+            )
+            statement = statement.where(first < values if form.descending else first > values)
+        ordered = [column.desc() if form.descending else column.asc() for column in columns]
+        statement = statement.order_by(*ordered)
+        return statement.limit(bindparam("limit")) if form.limited else statement
+
+    def _build_count(self, equals: tuple[tuple[str, str], ...]) -> Select[Any]:
+        return select(func.count()).select_from(self._table).where(*self._conditions(equals))
+
+    def _conditions(self, equals: tuple[tuple[str, str], ...]) -> list[ColumnElement[bool]]:
+        conditions: list[ColumnElement[bool]] = []
+        for name, form in equals:
+            column = self._table.columns[name]
+            parameter = bindparam(f"old_{name}", type_=column.type, expanding=form != "one")
+            if form == "none":
+                conditions.append(column.is_(None))
+            elif form == "one":
+                conditions.append(column == parameter)
+            elif form == "any":
+                conditions.append(column.in_(parameter))
+            else:
+                conditions.append(column.in_(parameter) | column.is_(None))
+        return conditions
+
+
+def of(kind: type[Record]) -> Statements:
+    """The statements of a record class."""
+    statements = _STATEMENTS.get(kind)
+    if statements is None:
+        statements = _STATEMENTS[kind] = Statements(kind)
+    return statements
+
+
+_STATEMENTS: dict[type[Record], Statements] = {}
+
+
+def _is(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Equality that None passes too, where there can be one: an index serves only plain `=`."""
+    old = bindparam(f"old_{column.key}", type_=column.type)
+    return column.is_not_distinct_from(old) if getattr(column, "nullable", False) else column == old
+
+
+def _parameters(query: Query) -> dict[str, Any]:
+    parameters = {}
+    for name, value in query.equals.items():
+        if isinstance(value, list):
+            parameters[f"old_{name}"] = [item for item in value if item is not None]
+        elif value is not None:
+            parameters[f"old_{name}"] = value
+    return parameters
+
+
+def _forms(query: Query) -> tuple[tuple[str, str], ...]:
+    return tuple((name, _form(value)) for name, value in query.equals.items())
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, list):
+        return "any or none" if None in value else "any"
+    return "none" if value is None else "one"
+
+
+_EPOCHS, _CHECKPOINTS = TABLES[Epoch], TABLES[Checkpoint]
+
+HEAD = (
+    select(HEADS.c.log, _EPOCHS.c.origin, HEADS.c.size, HEADS.c.root)
+    .join(_EPOCHS, _EPOCHS.c.log == HEADS.c.log)
+    .order_by(HEADS.c.log.desc())
+    .limit(1)
+)
+"""Head of the newest epoch."""
+
+SWAP_HEAD = (
+    update(HEADS)
+    .where(HEADS.c.log == bindparam("of_log"), HEADS.c.size == bindparam("old_size"))
+    .where(HEADS.c.root == bindparam("old_root"))
+    .values(size=bindparam("new_size"), root=bindparam("new_root"))
+)
+"""Compare-and-swap of an epoch's head: no row means that another writer was faster."""
+
+ADD_HEAD = sql_insert(HEADS)
+
+TILE = select(TILES.c.hashes).where(
+    TILES.c.log == bindparam("of_log"),
+    TILES.c.level == bindparam("at_level"),
+    TILES.c.number == bindparam("at_number"),
+)
+
+ADD_TILE = sql_insert(TILES)
+
+GROW_TILE = (
+    update(TILES)
+    .where(TILES.c.log == bindparam("of_log"))
+    .where(TILES.c.level == bindparam("at_level"), TILES.c.number == bindparam("at_number"))
+    .values(hashes=bindparam("hashes"))
+)
+
+STORE_NOTE = (
+    update(_CHECKPOINTS)
+    .where(_CHECKPOINTS.c.log == bindparam("of_log"))
+    .where(_CHECKPOINTS.c.size == bindparam("at_size"), _CHECKPOINTS.c.note == b"")
+    .values(note=bindparam("new_note"))
+)
+"""Only where there is none yet: the first note wins."""
+
+_ANSWERS = TABLES[Idempotent]
+
+GIVE_SIZE = (
+    update(_ANSWERS)
+    .where(*(_is(column) for column in _ANSWERS.primary_key.columns))
+    .values(size=bindparam("new_size"))
+)
+"""Gives idempotency records the size of the commit that made them."""
