@@ -102,7 +102,7 @@ def _ecdsa(name: str, curve: str, size: int, hash_arc: int, digest: str, bits: i
         signature_oid=f"1.2.840.10045.4.3.{hash_arc}",
         digest=digest,
         public_key_size=2 * size + 1,
-        signature_size=2 * size + 9 if size < 64 else 2 * size + 7,
+        signature_size=2 * size + 8 if size < 64 else 2 * size + 7,
     )
 
 
