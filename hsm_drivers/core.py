@@ -128,6 +128,7 @@ class SignerCore:
             attributes=attributes,
             token=self._driver.name,
             created=self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            ceremony_only=spec.ceremony_only,
         )
         self._state.add(record)
         return record
@@ -196,6 +197,10 @@ class SignerCore:
             raise StatementRefusedError(
                 f"key {statement.key!r} signs no {statement.purpose} statements"
             )
+        if statement.purpose in record.ceremony_only and not self._ceremony:
+            raise UnsupportedError(
+                f"key {statement.key!r} signs {statement.purpose} statements in a ceremony only"
+            )
         checker = self._checkers.get(statement.purpose)
         if checker is None:
             raise UnsupportedError(f"this signer cannot check {statement.purpose} statements")
@@ -203,6 +208,8 @@ class SignerCore:
             return _recordable(checker(record, statement, None))
         origin = _origin(statement)
         last = heads.get(origin) or self._state.head(origin)
+        if last is None and not self._ceremony:
+            raise UnsupportedError(f"log {origin!r} is new; an epoch begins in a ceremony only")
         checked = _recordable(checker(record, statement, last))
         heads[origin] = _advanced(origin, last, checked.head)
         return checked

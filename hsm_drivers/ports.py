@@ -70,12 +70,14 @@ class KeySpec:
         algorithm: Registry name.
         purposes: Statements the key may sign.
         constraints: Per purpose, what its checker needs (JSON values only); fixed for good.
+        ceremony_only: Purposes that a signer serves in ceremony mode alone.
     """
 
     label: KeyLabel
     algorithm: str
     purposes: tuple[Purpose, ...]
     constraints: Mapping[Purpose, Mapping[str, Any]]
+    ceremony_only: tuple[Purpose, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class KeyRecord:
     attributes: KeyAttributes
     token: str
     created: str
+    ceremony_only: tuple[Purpose, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from hsm_drivers.errors import HsmError, KeyNotFoundError, TokenFailureError, UnsupportedError
 from hsm_drivers.ports import Capability, KeyAttributes, KeyLabel
 from hsm_drivers.software.keys import Operation, SoftwareKey, new_key
+from hsm_drivers.wrapping import refuse_unwrappable
 from policies.algorithms import Kind, UnknownAlgorithmError, algorithm
 
 TOKEN_LIKE = KeyAttributes(
@@ -101,7 +102,8 @@ class SoftwareDriver:
         return os.urandom(size)
 
     def wrap(self, label: KeyLabel, plaintext: bytes) -> bytes:
-        """As `ports.Wrapper.wrap`."""
+        """As `ports.Wrapper.wrap`; multiples of 8 bytes only (`wrapping.refuse_unwrappable`)."""
+        refuse_unwrappable(plaintext)
         return self._operation(label, self._held(label).key.wrap)(plaintext)
 
     def unwrap(self, label: KeyLabel, ciphertext: bytes) -> bytes:

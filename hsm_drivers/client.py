@@ -1,0 +1,228 @@
+"""The signer from the other side of its socket: `ports.StatementSigner` for asyncio."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from hsm_drivers import frames
+from hsm_drivers.errors import HsmError, StatementRefusedError, TokenUnavailableError
+from hsm_drivers.ports import (
+    JournalEntry,
+    KeyAttributes,
+    KeyLabel,
+    KeyRecord,
+    KeySpec,
+    SignerHealth,
+    Statement,
+)
+
+Observer = Callable[[str, float, str], None]
+"""Told of each request: operation, seconds, `"ok"` or the error's code. Must not raise."""
+
+_A = TypeVar("_A", bound=frames.Answer)
+
+
+def _unobserved(_operation: str, _seconds: float, _outcome: str) -> None:
+    pass
+
+
+class SignerClient:
+    """One connection, made when first needed and again when it broke; requests are pipelined.
+
+    Whatever is wrong with the signer or the way to it surfaces as `TokenUnavailableError`. After
+    one from `sign`, nothing is known: the batch may be signed and journalled, or never have come.
+    """
+
+    def __init__(self, path: Path, timeout: float = 30.0, observer: Observer = _unobserved) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            path: The signer's Unix socket.
+            timeout: Seconds for one request, waiting for its turn included.
+            observer: For metrics.
+        """
+        self._path = path
+        self._timeout = timeout
+        self._observer = observer
+        self._connection: _Connection | None = None
+        self._connecting = asyncio.Lock()
+        self._ids = itertools.count()
+        self._closed = False
+        self.waiting = 0
+        """Requests not yet answered."""
+
+    async def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
+        """As `ports.StatementSigner.sign`; a batch too large for one frame goes as several."""
+        outcomes: list[bytes | HsmError] = []
+        for part in frames.parts(statements):
+            outcomes += await self._sign_part(part)
+        return outcomes
+
+    async def keys(self) -> list[KeyRecord]:
+        """As `ports.StatementSigner.keys`."""
+        request = frames.ReadKeys(next(self._ids))
+        return (await self._ask("keys", request, frames.KeysRead)).records
+
+    async def attributes(self, label: KeyLabel) -> KeyAttributes:
+        """As `ports.StatementSigner.attributes`."""
+        request = frames.ReadAttributes(next(self._ids), label)
+        return (await self._ask("attributes", request, frames.AttributesRead)).attributes
+
+    async def journal(self, after: int, limit: int) -> list[JournalEntry]:
+        """As `ports.StatementSigner.journal`; read in pages."""
+        entries: list[JournalEntry] = []
+        while len(entries) < limit:
+            size = min(limit - len(entries), frames.MAX_PAGE)
+            request = frames.ReadJournal(next(self._ids), after + len(entries), size)
+            page = (await self._ask("journal", request, frames.JournalRead)).entries
+            entries += page
+            if len(page) < size:
+                break
+        return entries
+
+    async def health(self) -> SignerHealth:
+        """As `ports.StatementSigner.health`."""
+        request = frames.ReadHealth(next(self._ids))
+        return (await self._ask("health", request, frames.HealthRead)).health
+
+    async def generate(self, spec: KeySpec) -> KeyRecord:
+        """As `ports.StatementSigner.generate`."""
+        constraints = {purpose: dict(fixed) for purpose, fixed in spec.constraints.items()}
+        request = frames.Generate(
+            next(self._ids), spec.label, spec.algorithm, spec.purposes, constraints
+        )
+        return (await self._ask("generate", request, frames.Generated)).record
+
+    async def aclose(self) -> None:
+        """Close the connection; what still waits fails with `TokenUnavailableError`."""
+        self._closed = True
+        if self._connection is not None:
+            await self._connection.aclose()
+
+    async def _sign_part(self, part: list[frames.StatementFrame]) -> list[bytes | HsmError]:
+        request = frames.Sign(next(self._ids), part)
+        outcomes = (await self._ask("sign", request, frames.Signed)).outcomes
+        if len(outcomes) != len(part):
+            raise TokenUnavailableError("the signer answered for another number of statements")
+        return [
+            outcome if isinstance(outcome, bytes) else frames.raised(outcome)
+            for outcome in outcomes
+        ]
+
+    async def _ask(self, operation: str, request: frames.Request, expected: type[_A]) -> _A:
+        """Send, wait, take the answer apart, tell the observer."""
+        started = time.perf_counter()
+        outcome = "ok"
+        self.waiting += 1
+        try:
+            return _as_expected(await self._exchange(request), expected)
+        except HsmError as error:
+            outcome = error.code
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            self.waiting -= 1
+            self._observer(operation, time.perf_counter() - started, outcome)
+
+    async def _exchange(self, request: frames.Request) -> frames.Answer:
+        try:
+            frame = frames.encode(request)
+        except frames.FrameError as error:
+            raise StatementRefusedError(f"the signer does not take this request: {error}") from None
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection = await self._connected()
+                return await connection.exchange(request.id, frame)
+        except TimeoutError:
+            raise TokenUnavailableError(
+                f"the signer at {self._path} did not answer within {self._timeout:g} s"
+            ) from None
+        except OSError as error:
+            raise TokenUnavailableError(
+                f"the signer at {self._path} cannot be reached ({error.strerror or error})"
+            ) from error
+
+    async def _connected(self) -> "_Connection":
+        async with self._connecting:
+            if self._closed:
+                raise TokenUnavailableError("the connection to the signer was closed on this side")
+            if self._connection is None or self._connection.broken:
+                self._connection = await _Connection.open(self._path)
+            return self._connection
+
+
+def _as_expected(answer: frames.Answer, expected: type[_A]) -> _A:
+    if isinstance(answer, frames.Failed):
+        raise frames.raised(answer.error)
+    if not isinstance(answer, expected):
+        raise TokenUnavailableError("the signer answered another question")
+    return answer
+
+
+class _Connection:
+    """An open connection and the requests that wait on it."""
+
+    def __init__(
+        self, path: Path, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._path = path
+        self._reader = reader
+        self._writer = writer
+        self._waiting: dict[int, asyncio.Future[frames.Answer]] = {}
+        self.broken = False
+        self._task = asyncio.create_task(self._read())
+
+    @classmethod
+    async def open(cls, path: Path) -> "_Connection":
+        """Connect."""
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        return cls(path, reader, writer)
+
+    async def exchange(self, number: int, frame: bytes) -> frames.Answer:
+        """Send a frame and wait for the answer of that number; abandoned, the answer is dropped."""
+        answer: asyncio.Future[frames.Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        try:
+            self._writer.write(frame)
+            await self._writer.drain()
+            return await answer
+        finally:
+            self._waiting.pop(number, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # seen, should `drain` have failed first
+
+    async def aclose(self) -> None:
+        """Close and fail what waits."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _read(self) -> None:
+        """Hand answers out until the connection breaks, then fail what waits."""
+        reason = "the connection was closed"
+        try:
+            while True:
+                header = await self._reader.readexactly(frames.HEADER.size)
+                size = frames.checked_size(frames.HEADER.unpack(header)[0])
+                answer = frames.decode_answer(await self._reader.readexactly(size))
+                waiting = self._waiting.get(answer.id)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(answer)
+        except asyncio.IncompleteReadError:
+            reason = "it ended the connection"
+        except (OSError, frames.FrameError) as error:
+            reason = str(error)
+        finally:
+            self._break(reason)
+
+    def _break(self, reason: str) -> None:
+        self.broken = True
+        self._writer.close()
+        error = TokenUnavailableError(f"the signer at {self._path} broke off: {reason}")
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(error)

@@ -1,0 +1,249 @@
+"""What passes between the signer and its clients: frames of MessagePack over a Unix socket.
+
+A frame is its length in four bytes, big-endian, and that many bytes of one tagged message. A
+client numbers its requests as it likes; the answer carries the number back. Both sides refuse
+unknown fields, wrong types and anything larger than the limits here, by closing the connection.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from hsm_drivers.errors import BY_CODE, HsmError
+from hsm_drivers.journal import MAX_BATCH
+from hsm_drivers.ports import (
+    JournalEntry,
+    KeyAttributes,
+    KeyLabel,
+    KeyRecord,
+    Purpose,
+    SignerHealth,
+    Statement,
+)
+
+MAX_FRAME = 8 * 1024 * 1024
+"""Bytes; a full CRL of a hundred thousand entries fits."""
+MAX_PAGE = 10_000
+"""Most journal entries in one answer."""
+
+HEADER = struct.Struct(">I")
+_OVERHEAD = 256
+"""Bytes of a statement on the wire besides message and evidence, at most."""
+
+
+class FrameError(Exception):
+    """Bytes that are no frame, or a message too large for one."""
+
+
+class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: Annotated[int, Meta(ge=0, lt=2**63)]
+
+
+class StatementFrame(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False
+):
+    """A `ports.Statement`."""
+
+    key: KeyLabel
+    purpose: Purpose
+    message: bytes
+    evidence: bytes
+
+
+class Sign(_Message, frozen=True, tag="sign"):
+    """Sign a batch."""
+
+    statements: Annotated[list[StatementFrame], Meta(max_length=MAX_BATCH)]
+
+
+class ReadKeys(_Message, frozen=True, tag="keys"):
+    """Read all records."""
+
+
+class ReadAttributes(_Message, frozen=True, tag="attributes"):
+    """Read a key's attributes from the token."""
+
+    label: KeyLabel
+
+
+class ReadJournal(_Message, frozen=True, tag="journal"):
+    """Read a page of the journal."""
+
+    after: Annotated[int, Meta(ge=0, lt=2**63)]
+    limit: Annotated[int, Meta(ge=0, le=MAX_PAGE)]
+
+
+class ReadHealth(_Message, frozen=True, tag="health"):
+    """Ask the token whether it is there."""
+
+
+class Generate(_Message, frozen=True, tag="generate"):
+    """Make a key; a `ports.KeySpec`."""
+
+    label: KeyLabel
+    algorithm: str
+    purposes: tuple[Purpose, ...]
+    constraints: dict[Purpose, dict[str, Any]]
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """An `HsmError`, by its code."""
+
+    code: str
+    message: str
+
+
+class Failed(_Message, frozen=True, tag="failed"):
+    """The request as a whole came to an error."""
+
+    error: Refusal
+
+
+class Signed(_Message, frozen=True, tag="signed"):
+    """Signature or error for each statement, in order."""
+
+    outcomes: list[bytes | Refusal]
+
+
+class KeysRead(_Message, frozen=True, tag="keys-read"):
+    """Answer to `ReadKeys`."""
+
+    records: list[KeyRecord]
+
+
+class AttributesRead(_Message, frozen=True, tag="attributes-read"):
+    """Answer to `ReadAttributes`."""
+
+    attributes: KeyAttributes
+
+
+class JournalRead(_Message, frozen=True, tag="journal-read"):
+    """Answer to `ReadJournal`."""
+
+    entries: list[JournalEntry]
+
+
+class HealthRead(_Message, frozen=True, tag="health-read"):
+    """Answer to `ReadHealth`."""
+
+    health: SignerHealth
+
+
+class Generated(_Message, frozen=True, tag="generated"):
+    """Answer to `Generate`."""
+
+    record: KeyRecord
+
+
+Request = Sign | ReadKeys | ReadAttributes | ReadJournal | ReadHealth | Generate
+Answer = Failed | Signed | KeysRead | AttributesRead | JournalRead | HealthRead | Generated
+
+_encoder = msgspec.msgpack.Encoder()
+_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+_M = TypeVar("_M")
+
+
+def encode(message: Request | Answer) -> bytes:
+    """A message as a whole frame.
+
+    Raises:
+        FrameError: It would be larger than MAX_FRAME, or holds what MessagePack has no form for.
+    """
+    try:
+        body = _encoder.encode(message)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise FrameError(f"the message has no form on the wire: {error}") from error
+    return HEADER.pack(checked_size(len(body))) + body
+
+
+def checked_size(size: int) -> int:
+    """The size, if a frame may have it.
+
+    Raises:
+        FrameError: It may not.
+    """
+    if size > MAX_FRAME:
+        raise FrameError(f"a frame has at most {MAX_FRAME} bytes, not {size}")
+    return size
+
+
+def decode_request(body: bytes) -> Request:
+    """A frame's body as a request.
+
+    Raises:
+        FrameError: It is none.
+    """
+    return _decode(_requests, body)
+
+
+def decode_answer(body: bytes) -> Answer:
+    """A frame's body as an answer.
+
+    Raises:
+        FrameError: It is none.
+    """
+    return _decode(_answers, body)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_M], body: bytes) -> _M:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FrameError(f"not a message of this protocol: {error}") from error
+
+
+class FrameBuffer:
+    """Bytes as they come in, frames as they are complete."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Add what was received."""
+        self._bytes += data
+
+    def next(self) -> bytes | None:
+        """Body of the next whole frame, or None until there is one.
+
+        Raises:
+            FrameError: Its header claims more than a frame may have.
+        """
+        if len(self._bytes) < HEADER.size:
+            return None
+        end = HEADER.size + checked_size(HEADER.unpack_from(self._bytes)[0])
+        if len(self._bytes) < end:
+            return None
+        body = bytes(memoryview(self._bytes)[HEADER.size : end])
+        del self._bytes[:end]
+        return body
+
+
+def parts(statements: Sequence[Statement]) -> Iterator[list[StatementFrame]]:
+    """Cut a batch into those that fit a frame; a statement that fits none stands alone."""
+    part: list[StatementFrame] = []
+    room = MAX_FRAME
+    for statement in statements:
+        size = len(statement.message) + len(statement.evidence) + _OVERHEAD
+        if part and (size > room or len(part) == MAX_BATCH):
+            yield part
+            part, room = [], MAX_FRAME
+        room -= size
+        part.append(
+            StatementFrame(statement.key, statement.purpose, statement.message, statement.evidence)
+        )
+    if part:
+        yield part
+
+
+def refusal(error: HsmError) -> Refusal:
+    """An error for the wire."""
+    return Refusal(error.code, str(error))
+
+
+def raised(refused: Refusal) -> HsmError:
+    """An error from the wire; an unknown code becomes the root class."""
+    return BY_CODE.get(refused.code, HsmError)(refused.message)

@@ -1,0 +1,173 @@
+"""One logged-in session on one token, reopened once when the token lost it.
+
+python-pkcs11 0.10.1 tells the module that there are no threads (`C_Initialize(NULL)`) and then
+releases the GIL: a second thread corrupts the module's heap. A session therefore belongs to the
+thread that opened it, and a module to one session.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pkcs11
+from pkcs11 import Mechanism, PKCS11Error
+
+from hsm_drivers.errors import (
+    HsmError,
+    PinRefusedError,
+    TokenFailureError,
+    TokenUnavailableError,
+)
+from hsm_drivers.pin import Pin
+from hsm_drivers.pkcs11.meanings import Lost, meaning, told
+
+T = TypeVar("T")
+
+_in_use: set[str] = set()
+"""Modules of open sessions: C_Finalize of one user would end the other's session."""
+
+
+class TokenSession:
+    """The session; what touches the token goes through `run`.
+
+    Attributes:
+        token: Label.
+        raw: python-pkcs11's session, while open.
+        wrap_mechanism: The token's mechanism for RFC 5649, if it has one.
+    """
+
+    def __init__(self, module: str, token: str, pin: Pin, forget: Callable[[], None]) -> None:
+        """Load the module, find the token, log in once.
+
+        Args:
+            module: Path of the PKCS#11 module.
+            token: Label.
+            pin: User PIN.
+            forget: Called when all handles have become void.
+
+        Raises:
+            PinRefusedError: The PIN is wrong, locked or expired.
+            TokenUnavailableError: There is no such token now, or two of them.
+            TokenFailureError: The module cannot be loaded or is in use in this process.
+        """
+        if module in _in_use:
+            raise TokenFailureError(f"this process uses the PKCS#11 module {module} already")
+        self.token = token
+        self.raw: Any = None
+        self.wrap_mechanism: Mechanism | None = None
+        self._module = module
+        self._pin = pin
+        self._forget = forget
+        self._owner = threading.get_ident()
+        self._library: Any = None
+        self._refused: PinRefusedError | None = None
+        self._open()
+        _in_use.add(module)
+
+    def run(self, operation: Callable[[], T], *, again: bool = True) -> T:
+        """Run an operation; should session or handles be lost, reopen and run it once more.
+
+        Args:
+            operation: Uses `raw` and handles found through it.
+            again: False for what must not happen twice; the session is then only reopened.
+
+        Raises:
+            HsmError: As `meanings` says; never an exception of python-pkcs11.
+        """
+        if threading.get_ident() != self._owner:
+            raise TokenFailureError(f"token {self.token!r} belongs to another thread")
+        if self.raw is None:
+            self._open()
+        try:
+            return operation()
+        except PKCS11Error as error:
+            lost = told(error, self.token)
+            if meaning(error).lost is Lost.NO:
+                raise lost from error
+        self._drop()
+        self._open()
+        if not again:
+            raise lost
+        try:
+            return operation()
+        except PKCS11Error as error:
+            raise told(error, self.token) from error
+
+    def close(self) -> None:
+        """Log out and let module and token go; closing twice is fine."""
+        self._drop()
+        _in_use.discard(self._module)
+
+    def _drop(self) -> None:
+        """End session and module; a token that is gone cannot be told, and need not be."""
+        raw, self.raw = self.raw, None
+        library, self._library = self._library, None
+        if raw is not None:
+            self._forget()
+            with contextlib.suppress(PKCS11Error):
+                raw.close()
+        if library is not None:
+            with contextlib.suppress(PKCS11Error):
+                library.finalize()
+
+    def _open(self) -> None:
+        """Start the module afresh, so that it sees the tokens that are there now, and log in."""
+        if self._refused is not None:
+            raise self._refused
+        try:
+            self._library = _started(self._module)
+            self._log_in()
+        except PinRefusedError as error:
+            self._refused = error
+            self._drop()
+            raise
+        except HsmError:
+            self._drop()
+            raise
+
+    def _log_in(self) -> None:
+        try:
+            found = _only(list(self._library.get_tokens()), self.token)
+            self.wrap_mechanism = _wrap_mechanism(found)
+            self.raw = found.open(rw=True, user_pin=self._pin.reveal())
+        except PKCS11Error as error:
+            raise told(error, self.token) from error
+
+
+def _started(module: str) -> Any:
+    try:
+        return pkcs11.lib(module)
+    except pkcs11.GeneralError as error:
+        # SoftHSM2's answer when its configuration or token directory is missing.
+        raise TokenUnavailableError(
+            f"the PKCS#11 module {module} does not start; its configuration or the directory of"
+            f" its tokens is missing or unreadable [{meaning(error).code}]"
+        ) from error
+    except PKCS11Error as error:
+        raise TokenFailureError(f"cannot use the PKCS#11 module {module}: {error}") from error
+
+
+def _only(tokens: list[Any], label: str) -> Any:
+    found = [token for token in tokens if token.label == label]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise TokenUnavailableError(
+            f"{len(found)} tokens are labelled {label!r}; rename or remove all but one"
+        )
+    seen = ", ".join(sorted(repr(token.label) for token in tokens if token.label)) or "none"
+    raise TokenUnavailableError(
+        f"no token is labelled {label!r} (the module sees: {seen});"
+        " connect it, or point the module's configuration to it"
+    )
+
+
+def _wrap_mechanism(token: Any) -> Mechanism | None:
+    """CKM_AES_KEY_WRAP_KWP; SoftHSM2 calls it CKM_AES_KEY_WRAP_PAD, which is another elsewhere."""
+    mechanisms = token.slot.get_mechanisms()
+    if Mechanism.AES_KEY_WRAP_KWP in mechanisms:
+        return Mechanism.AES_KEY_WRAP_KWP
+    if token.manufacturer_id == "SoftHSM project" and Mechanism.AES_KEY_WRAP_PAD in mechanisms:
+        return Mechanism.AES_KEY_WRAP_PAD
+    return None

@@ -1,0 +1,267 @@
+"""The signer process: one thread, one token, a Unix socket (DESIGN section 3).
+
+Whoever starts it binds the socket, opens driver and state, and calls `serve`:
+
+    driver = Pkcs11Driver(module, label, pin)
+    with SignerState(directory) as state:
+        serve(driver, checkers, state, listener, ceremony=False, allowed_uids=frozenset({uid}))
+    driver.close()
+
+A request is handled whole before the next is read: the PKCS#11 module sees one thread only, and a
+stop (SIGTERM, SIGINT) comes between batches.
+"""
+
+import contextlib
+import logging
+import selectors
+import signal
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import assert_never
+
+from hsm_drivers import frames
+from hsm_drivers.core import SignerCore
+from hsm_drivers.errors import HsmError, UnsupportedError
+from hsm_drivers.ports import Driver, KeySpec, Purpose, Statement, StatementChecker
+from hsm_drivers.state import SignerState
+
+_log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 64
+_READ_SIZE = 256 * 1024
+_LAST_WORDS_S = 2.0
+"""How long a stopping signer lets a client take its answer."""
+_PEER_CREDENTIALS = struct.Struct("3i")
+"""struct ucred: pid, uid, gid (unix(7))."""
+
+
+def serve(
+    driver: Driver,
+    checkers: Mapping[Purpose, StatementChecker],
+    state: SignerState,
+    listener: socket.socket,
+    *,
+    ceremony: bool,
+    allowed_uids: frozenset[int],
+) -> None:
+    """Serve until SIGTERM or SIGINT; the batch at hand is finished and answered first.
+
+    Must run in the main thread, the one that opened the driver.
+
+    Args:
+        driver: The token; stays open.
+        checkers: What judges statements, per purpose.
+        state: Owned by this process; stays open.
+        listener: A bound, listening Unix socket; stays open.
+        ceremony: Whether keys may be made.
+        allowed_uids: Users whose processes may connect (SO_PEERCRED); others are closed at once.
+    """
+    core = SignerCore(driver, checkers, state, ceremony=ceremony)
+    with _stop_signals() as stop:
+        _Server(core, listener, stop, allowed_uids).run()
+
+
+def answer(core: SignerCore, request: frames.Request) -> frames.Answer:
+    """Do what is asked; errors are answers too."""
+    try:
+        return _answer(core, request)
+    except HsmError as error:
+        return frames.Failed(request.id, frames.refusal(error))
+
+
+def _answer(core: SignerCore, request: frames.Request) -> frames.Answer:
+    match request:
+        case frames.Sign():
+            return _sign(core, request)
+        case frames.ReadKeys():
+            return frames.KeysRead(request.id, core.keys())
+        case frames.ReadAttributes():
+            return frames.AttributesRead(request.id, core.attributes(request.label))
+        case frames.ReadJournal():
+            return frames.JournalRead(request.id, core.journal(request.after, request.limit))
+        case frames.ReadHealth():
+            return frames.HealthRead(request.id, core.health())
+        case frames.Generate():
+            spec = KeySpec(request.label, request.algorithm, request.purposes, request.constraints)
+            return frames.Generated(request.id, core.generate(spec))
+        case _:
+            assert_never(request)
+
+
+def _sign(core: SignerCore, request: frames.Sign) -> frames.Signed:
+    statements = [
+        Statement(item.key, item.purpose, item.message, item.evidence)
+        for item in request.statements
+    ]
+    return frames.Signed(
+        request.id,
+        [
+            outcome if isinstance(outcome, bytes) else frames.refusal(outcome)
+            for outcome in core.sign(statements)
+        ],
+    )
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[socket.socket]:
+    """A socket that becomes readable when the process is told to stop."""
+    readable, writable = socket.socketpair()
+    readable.setblocking(False)
+    writable.setblocking(False)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    wakeup = signal.set_wakeup_fd(writable.fileno(), warn_on_full_buffer=False)
+    try:
+        yield readable
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        readable.close()
+        writable.close()
+
+
+class _Connection:
+    """One client: what it sent and is not yet answered, what it has not yet taken."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.received = frames.FrameBuffer()
+        self.pending = bytearray()
+
+    def receive(self) -> None:
+        """Take what has come."""
+        data = self.sock.recv(_READ_SIZE)
+        if not data:
+            raise ConnectionResetError
+        self.received.feed(data)
+
+    def flush(self) -> None:
+        """Send what the client takes now."""
+        with contextlib.suppress(BlockingIOError):
+            while self.pending:
+                del self.pending[: self.sock.send(self.pending)]
+
+
+class _Server:
+    """The loop: one request a turn, connections in rotation.
+
+    Nothing is read from a connection while a request of it waits or an answer is not taken, so
+    that a client can fill no more than one frame of memory.
+    """
+
+    def __init__(
+        self,
+        core: SignerCore,
+        listener: socket.socket,
+        stop: socket.socket,
+        allowed_uids: frozenset[int],
+    ) -> None:
+        self._core = core
+        self._listener = listener
+        self._stop = stop
+        self._allowed = allowed_uids
+        self._selector = selectors.DefaultSelector()
+        self._connections: set[_Connection] = set()
+        self._backlog: deque[_Connection] = deque()
+
+    def run(self) -> None:
+        """Until told to stop."""
+        self._listener.setblocking(False)
+        self._selector.register(self._stop, selectors.EVENT_READ)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        try:
+            while self._turn():
+                pass
+        finally:
+            self._close_all()
+
+    def _turn(self) -> bool:
+        """Move bytes, answer one request; False once told to stop."""
+        for key, _ in self._selector.select(0 if self._backlog else None):
+            if key.fileobj is self._stop:
+                return False
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.data not in self._backlog:
+                self._guarded(self._transfer, key.data)
+        if self._backlog:
+            self._guarded(self._answer_next, self._backlog.popleft())
+        return True
+
+    def _guarded(self, step: Callable[[_Connection], None], connection: _Connection) -> None:
+        """Whatever is wrong with a client ends its connection only."""
+        try:
+            step(connection)
+        except frames.FrameError as error:
+            _log.warning("a client was disconnected: %s", error)
+            self._close(connection)
+        except OSError:
+            self._close(connection)
+        else:
+            wanted = selectors.EVENT_WRITE if connection.pending else selectors.EVENT_READ
+            if self._selector.get_key(connection.sock).events != wanted:
+                self._selector.modify(connection.sock, wanted, connection)
+
+    def _transfer(self, connection: _Connection) -> None:
+        if connection.pending:
+            connection.flush()
+        else:
+            connection.receive()
+        if not connection.pending:
+            self._backlog.append(connection)
+
+    def _answer_next(self, connection: _Connection) -> None:
+        body = connection.received.next()
+        if body is None:
+            return
+        connection.pending += _fitting(answer(self._core, frames.decode_request(body)))
+        connection.flush()
+        if not connection.pending:
+            self._backlog.append(connection)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return  # the client gave up before it was let in
+        uid = _peer_uid(sock)
+        if uid not in self._allowed:
+            _log.warning("a process of user %d tried to connect and was refused", uid)
+            sock.close()
+        elif len(self._connections) >= MAX_CONNECTIONS:
+            _log.warning("more than %d connections; the newest was refused", MAX_CONNECTIONS)
+            sock.close()
+        else:
+            sock.setblocking(False)
+            connection = _Connection(sock)
+            self._connections.add(connection)
+            self._selector.register(sock, selectors.EVENT_READ, connection)
+
+    def _close(self, connection: _Connection) -> None:
+        self._connections.discard(connection)
+        self._selector.unregister(connection.sock)
+        connection.sock.close()
+
+    def _close_all(self) -> None:
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.sock.settimeout(_LAST_WORDS_S)
+                connection.sock.sendall(connection.pending)
+            self._close(connection)
+        self._selector.close()
+
+
+def _fitting(reply: frames.Answer) -> bytes:
+    try:
+        return frames.encode(reply)
+    except frames.FrameError as error:
+        refused = UnsupportedError(f"the answer does not fit a frame; ask for less ({error})")
+        return frames.encode(frames.Failed(reply.id, frames.refusal(refused)))
+
+
+def _peer_uid(sock: socket.socket) -> int:
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    return int(_PEER_CREDENTIALS.unpack(raw)[1])
