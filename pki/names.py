@@ -1,0 +1,188 @@
+"""Distinguished names and the URIs that stand for users, devices and principals.
+
+Sources: RFC 5280 4.1.2.4, 4.2.1.6 and appendix A (upper bounds), RFC 3986.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote, unquote
+
+from pki import der
+from pki.errors import DerError, ProfileError
+
+COMMON_NAME, ORGANIZATION, ORGANIZATIONAL_UNIT = "2.5.4.3", "2.5.4.10", "2.5.4.11"
+UPPER_BOUND = 64
+"""ub-common-name, ub-organization-name, ub-organizational-unit-name: characters."""
+
+MAX_URI = 2048
+
+_DOMAIN = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z][a-z0-9-]*")
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_SEGMENT_SAFE = "!$&'()*+,;=:@"  # RFC 3986 pchar beside the unreserved characters
+_WEB_URI = re.compile(
+    r"https?://(?P<host>[a-z0-9.-]{1,253})(?::[0-9]{1,5})?"
+    r"(?P<path>(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})*)*)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A distinguished name: organisation, unit, common name, in that order."""
+
+    common_name: str
+    organization: str | None = None
+    organizational_unit: str | None = None
+
+    def encode(self) -> bytes:
+        """RDNSequence, DER, every value a UTF8String.
+
+        A value over 64 characters is cut to 47 and closed with `~` and 64 bits of its SHA-256, so
+        that equal values give equal names and different ones differ.
+
+        Raises:
+            ProfileError: A value is empty or holds control characters.
+        """
+        return _name(self.common_name, self.organization, self.organizational_unit)
+
+
+@lru_cache(maxsize=4096)
+def _name(common_name: str, organization: str | None, unit: str | None) -> bytes:
+    parts = (
+        (ORGANIZATION, organization),
+        (ORGANIZATIONAL_UNIT, unit),
+        (COMMON_NAME, common_name),
+    )
+    return der.sequence(*(_rdn(kind, value) for kind, value in parts if value is not None))
+
+
+def _rdn(kind: str, value: str) -> bytes:
+    if not value.strip() or not value.isprintable():
+        raise ProfileError("a name needs visible characters and no others", field="subject")
+    return der.tlv(der.SET, der.sequence(der.oid(kind), der.utf8(bounded(value))))
+
+
+def bounded(value: str) -> str:
+    """The value as it stands in a name: at most 64 characters (see `Subject.encode`)."""
+    if len(value) <= UPPER_BOUND:
+        return value
+    return f"{value[:47]}~{hashlib.sha256(value.encode()).hexdigest()[:16]}"
+
+
+def read_name(reader: der.Reader) -> tuple[tuple[str, str], ...]:
+    """Attributes (OID, value) of a strict RDNSequence: one text attribute in every RDN.
+
+    Raises:
+        DerError: Another form of name.
+    """
+    attributes: list[tuple[str, str]] = []
+    names = reader.enter()
+    while not names.done():
+        rdn = names.enter(der.SET)
+        attribute = rdn.enter()
+        rdn.finish()
+        kind = attribute.oid()
+        tag = attribute.peek()
+        value = der.text(tag, attribute.content(tag))
+        attribute.finish()
+        if not value or not value.isprintable():
+            raise DerError("a name needs visible characters and no others")
+        attributes.append((kind, value))
+    return tuple(attributes)
+
+
+def common_name(name: bytes) -> str | None:
+    """The last common name of an encoded name, if there is one."""
+    reader = der.Reader(name)
+    values = [value for kind, value in read_name(reader) if kind == COMMON_NAME]
+    reader.finish()
+    return values[-1] if values else None
+
+
+def is_domain(text: str) -> bool:
+    """Whether the text is a lower-case DNS name whose labels are LDH (RFC 1123)."""
+    if not _DOMAIN.fullmatch(text):
+        return False
+    return all(_LABEL.fullmatch(label) for label in text.split("."))
+
+
+def is_web_uri(text: str) -> bool:
+    """Whether the text is an http(s) URI with a DNS host and a plain path, nothing else.
+
+    No user information, query or fragment, and no segment `.` or `..`, which software resolves
+    away: two different strings never name one resource.
+    """
+    match = _WEB_URI.fullmatch(text) if len(text) <= MAX_URI else None
+    if match is None or not is_domain(match["host"]):
+        return False
+    segments = match["path"].replace("%2E", ".").split("/")
+    return "." not in segments and ".." not in segments
+
+
+def _segment(value: str, field: str) -> str:
+    if value in {"", ".", ".."}:
+        raise ProfileError(f"{value!r} cannot be a segment of a URI's path", field=field)
+    return quote(value, safe=_SEGMENT_SAFE)
+
+
+def _base(domain: str) -> str:
+    if not is_domain(domain):
+        raise ProfileError(f"{domain[:80]!r} is not a DNS name in lower case", field="domain")
+    return f"https://{domain}"
+
+
+def user_uri(domain: str, user: str) -> str:
+    """`https://<domain>/users/<user>`, percent-encoded where a URI needs it.
+
+    Raises:
+        ProfileError: The domain is not a DNS name, or the user is `.` or `..`.
+    """
+    return f"{_base(domain)}/users/{_segment(user, 'user')}"
+
+
+def device_uri(domain: str, user: str, device: str) -> str:
+    """`https://<domain>/users/<user>/devices/<device>`.
+
+    Raises:
+        ProfileError: As `user_uri`.
+    """
+    return f"{user_uri(domain, user)}/devices/{_segment(device, 'device')}"
+
+
+def principal_uri(domain: str, name: str) -> str:
+    """`https://<domain>/principals/<name>`: servers, officers and auditors.
+
+    Raises:
+        ProfileError: As `user_uri`.
+    """
+    return f"{_base(domain)}/principals/{_segment(name, 'principal')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What one of this module's URIs stands for; the fields that do not apply are None."""
+
+    domain: str
+    user: str | None = None
+    device: str | None = None
+    principal: str | None = None
+
+
+def parse_uri(uri: str) -> Named | None:
+    """Undo `user_uri`, `device_uri` and `principal_uri`; None for any other URI."""
+    if not is_web_uri(uri) or not uri.startswith("https://"):
+        return None
+    domain, *segments = uri.removeprefix("https://").split("/")
+    values = [unquote(segment) for segment in segments]
+    if not all(values):
+        return None
+    match values:
+        case ["users", user]:
+            return Named(domain, user=user)
+        case ["users", user, "devices", device]:
+            return Named(domain, user=user, device=device)
+        case ["principals", name]:
+            return Named(domain, principal=name)
+        case _:
+            return None
