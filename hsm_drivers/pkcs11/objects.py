@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
@@ -15,11 +15,21 @@ from policies.algorithms import Algorithm, Kind, Scheme, algorithms
 KEY_TYPES = {Scheme.ECDSA: KeyType.EC, Scheme.EDDSA: KeyType.EC_EDWARDS}
 """Schemes whose keys are named by CKA_EC_PARAMS, and their CKA_KEY_TYPE."""
 
-_ROWS: dict[tuple[KeyType, bytes], Algorithm] = {
-    (KEY_TYPES[row.scheme], der.oid(row.curve or row.oid)): row
-    for row in algorithms(Kind.SIGNATURE)
-    if row.scheme in KEY_TYPES
-}
+_CURVE_NAMES = {"1.3.101.112": b"edwards25519"}
+"""Curves that some tokens (SoftHSM2) name by PrintableString (PKCS#11 3.0, 2.3.10)."""
+
+
+def _rows() -> Iterator[tuple[tuple[KeyType, bytes], Algorithm]]:
+    for row in algorithms(Kind.SIGNATURE):
+        if row.scheme not in KEY_TYPES:
+            continue
+        yield (KEY_TYPES[row.scheme], der.oid(row.curve or row.oid)), row
+        if row.oid in _CURVE_NAMES:
+            yield (KEY_TYPES[row.scheme], der.tlv(0x13, _CURVE_NAMES[row.oid])), row
+
+
+_ROWS = dict(_rows())
+"""Registry rows by CKA_KEY_TYPE and CKA_EC_PARAMS."""
 _SECRETS = (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY)
 _HELD = {Attribute.PRIVATE: True, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
 _CARRIER = {
