@@ -1,0 +1,66 @@
+"""Log lines of every process: one JSON object each on standard error, or key=value on a terminal.
+
+What may be logged: event names, counts, times, ids of the service's own things (process, serial,
+tree size), route templates. Never PINs, keys, request bodies, names of users or devices.
+"""
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+
+
+def configure(process: str, *, stream: TextIO | None = None, verbose: bool = False) -> None:
+    """Set up structlog for this process; call once at start.
+
+    Args:
+        process: Name that stands in every line: `supervisor`, `worker`, `signer`, `cli`.
+        stream: Where to write; standard error by default.
+        verbose: Include debug lines.
+    """
+    out = stream or sys.stderr
+    renderer: structlog.typing.Processor
+    if out.isatty():
+        renderer = structlog.processors.KeyValueRenderer(
+            key_order=["timestamp", "level", "process", "event"], drop_missing=True
+        )
+    else:
+        renderer = structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _exception_type,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.DEBUG if verbose else logging.INFO
+        ),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+
+
+def _exception_type(
+    _logger: object, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Reduce `exc_info` to type and place: messages may hold what is secret."""
+    info = line.pop("exc_info", None)
+    error = info if isinstance(info, BaseException) else sys.exc_info()[1] if info else None
+    if error is not None:
+        line["error_type"] = type(error).__qualname__
+        line["error_at"] = _innermost(error)
+    return line
+
+
+def _innermost(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    code = trace.tb_frame.f_code
+    return f"{trace.tb_frame.f_globals.get('__name__', '')}:{code.co_name}:{trace.tb_lineno}"

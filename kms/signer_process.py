@@ -1,0 +1,193 @@
+"""A signer as a process: its socket, its start, its sign of life.
+
+Used by the supervisor for a service, and by local commands (a ceremony) for their own while.
+"""
+
+import contextlib
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from time import monotonic, sleep
+
+import structlog
+
+from kms.accounts import Account, Separation, separate
+from kms.children import EXIT_PIN_REFUSED, spawn
+from kms.config import ConfigError
+from kms.pin import Pin, PinError
+from kms.settings import Settings
+
+BACKLOG = 512
+"""Connections that may wait while a signer restarts."""
+STOP_GRACE = 10.0
+"""Seconds that a signer gets to end its batch."""
+
+BOOTSTRAP = (sys.executable, "-P", "-m", "kms.bootstrap")
+SIGNER_COMMAND = (*BOOTSTRAP, "signer")
+
+Probe = Callable[[Path], bool]
+"""Whether the signer behind that socket answers; returns within two seconds, whatever happens."""
+
+_log = structlog.get_logger()
+
+
+class SignerStartError(Exception):
+    """A signer for a local command did not come up; its own log line says why."""
+
+
+class SignerSocket:
+    """The signer's listening Unix socket: 0600, the worker's user's."""
+
+    def __init__(self, path: Path, owner: Account | None) -> None:
+        self.path = path
+        path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        umask = os.umask(0o177)
+        try:
+            self._socket.bind(str(path))
+        except OSError as error:
+            self._socket.close()
+            raise ConfigError(f"{path}: the signer's socket cannot be made: {error}") from error
+        finally:
+            os.umask(umask)
+        if owner is not None:
+            os.chown(path, owner.uid, owner.gid)
+        self._socket.listen(BACKLOG)
+
+    @property
+    def fd(self) -> int:
+        """Descriptor to pass on."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Let this process's copy go; with the last copy, waiting connections are refused."""
+        self._socket.close()
+
+    def remove(self) -> None:
+        """Close, and take the path away: clients fail at once instead of waiting."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Pulse(threading.Thread):
+    """Asks the signer for a sign of life, again and again."""
+
+    def __init__(self, probe: Probe, path: Path, interval: float) -> None:
+        super().__init__(name="pulse", daemon=True)
+        self.last_answer = 0.0
+        """`monotonic()` of the last one; written by this thread alone."""
+        self.wanted = threading.Event()
+        """Set while a signer runs."""
+        self._probe = probe
+        self._path = path
+        self._interval = interval
+
+    def run(self) -> None:
+        """Probe while wanted, until the process ends."""
+        while True:
+            self.wanted.wait()
+            try:
+                if self._probe(self._path):
+                    self.last_answer = monotonic()
+            except Exception as error:  # noqa: BLE001  # without a pulse a healthy signer would be killed
+                _log.warning("signer.probe-failed", exc_info=error)
+            sleep(self._interval)
+
+
+def start_signer(
+    settings: Settings,
+    pin: Pin,
+    command: Sequence[str],
+    listening: int,
+    separation: Separation,
+    *,
+    ceremony: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Start a signer on a listening socket; it finds the PIN in a pipe and nowhere else.
+
+    Its peers may be the worker's user and this process's (probes, local commands).
+    """
+    own = os.geteuid()
+    uids = [own] if separation.worker is None else [own, separation.worker.uid]
+    pin_fd = pin.pipe()
+    try:
+        flags = ["--config", str(settings.path), "--socket-fd", str(listening)]
+        flags += ["--pin-fd", str(pin_fd), *(["--ceremony"] if ceremony else [])]
+        for uid in uids:
+            flags += ["--allow-uid", str(uid)]
+        return spawn(
+            [*command, *flags],
+            fds=(listening, pin_fd),
+            account=separation.signer,
+            environment=settings.token.environment,
+        )
+    finally:
+        os.close(pin_fd)
+
+
+def forbid_core_dumps() -> None:
+    """No crash of this process or a child may write memory, and so a PIN, to a disk."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+@contextlib.contextmanager
+def temporary_signer(
+    settings: Settings,
+    pin: Pin,
+    probe: Probe,
+    *,
+    ceremony: bool = True,
+    command: Sequence[str] = SIGNER_COMMAND,
+    patience: float = 60.0,
+) -> Iterator[Path]:
+    """A signer for a local command: yields the path of its socket, ends it afterwards.
+
+    The caller holds `home_lock`.
+
+    Raises:
+        PinError: The token refused the PIN.
+        SignerStartError: The signer ended, or gave no answer in time.
+        ConfigError: The configured users or the socket are not to be had.
+    """
+    forbid_core_dumps()
+    separation = separate(settings, command[0])
+    listening = SignerSocket(settings.signer_socket, None)
+    try:
+        process = start_signer(settings, pin, command, listening.fd, separation, ceremony=ceremony)
+        listening.close()  # the signer's copy is the only one: when it dies, clients notice
+        try:
+            _await_answer(process, probe, listening.path, patience)
+            yield listening.path
+        finally:
+            _end(process)
+    finally:
+        listening.remove()
+
+
+def _await_answer(
+    process: subprocess.Popen[bytes], probe: Probe, path: Path, patience: float
+) -> None:
+    deadline = monotonic() + patience
+    while not probe(path):
+        code = process.poll()
+        if code == EXIT_PIN_REFUSED:
+            raise PinError("the token refused the PIN; after a few wrong ones it locks itself")
+        if code is not None:
+            raise SignerStartError(f"the signer ended with status {code}; see its message above")
+        if monotonic() > deadline:
+            raise SignerStartError(f"the signer gave no answer in {patience:.0f} s")
+        sleep(0.05)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,55 @@
+"""Log lines: one JSON object each, errors without their messages."""
+
+import io
+import json
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from kms import logs
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def test_a_line_is_one_json_object():
+    out = io.StringIO()
+    logs.configure("worker", stream=out)
+    structlog.get_logger().info("worker.ready", text="two\nlines")
+    structlog.get_logger().debug("hidden")
+    (line,) = out.getvalue().splitlines()
+    fields = json.loads(line)
+    assert fields.pop("timestamp").endswith("Z")
+    assert fields == {
+        "event": "worker.ready", "level": "info", "process": "worker", "text": "two\nlines"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["exception", "given"])
+def test_an_error_is_logged_without_its_message(how: str):
+    out = io.StringIO()
+    logs.configure("worker", stream=out)
+    try:
+        int("hunter2")
+    except ValueError as error:
+        if how == "exception":
+            structlog.get_logger().exception("failed")
+        else:
+            structlog.get_logger().warning("failed", exc_info=error)
+    assert "hunter2" not in out.getvalue()
+    fields = json.loads(out.getvalue())
+    assert fields["error_type"] == "ValueError"
+    assert "test_an_error_is_logged" in fields["error_at"]
+
+
+def test_a_terminal_gets_key_value_lines(monkeypatch: pytest.MonkeyPatch):
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    logs.configure("signer", stream=out)
+    structlog.get_logger().info("signer.started", counter=7)
+    assert "process='signer' event='signer.started' counter=7" in out.getvalue()
