@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from pki.crl import CrlFactory
-
 from hsm_drivers.errors import HsmError
-from hsm_drivers.ports import Statement, StatementSigner
+from hsm_drivers.ports import KeyLabel, Statement, StatementSigner
 from kms.domain.records import SYSTEM_TENANT, Authority, Standing
 from kms.services.answers import Covered
 from kms.services.errors import KmsError, SignerUnavailableError
@@ -17,6 +15,7 @@ from kms.services.observing import Observer
 from kms.services.ports import Clock, Ids, Ledger
 from kms.services.sequencer import Sealed, Sequencer
 from pki.certificates import CertificateFactory, Issuer
+from pki.crl import CrlFactory
 from policies.algorithms import algorithm
 from policies.policy import Policy
 
@@ -31,12 +30,14 @@ class Limits:
         batch: Most items in a batch call.
         enrolment_ttl: Between an enrolment's two calls.
         crl_validity: thisUpdate to nextUpdate.
+        crl_interval: A new list at least this often.
         backdate: How far notBefore lies before now, for clocks that lag.
     """
 
     batch: int = 1000
     enrolment_ttl: timedelta = timedelta(minutes=10)
-    crl_validity: timedelta = timedelta(days=7)
+    crl_validity: timedelta = timedelta(days=1)
+    crl_interval: timedelta = timedelta(hours=1)
     backdate: timedelta = timedelta(minutes=5)
 
 
@@ -58,6 +59,11 @@ class AuthoritySet:
         self._base_url = base_url
         self._by_name: dict[str, ActiveAuthority] = {}
 
+    @property
+    def base_url(self) -> str:
+        """Where CRLs and CA certificates are published."""
+        return self._base_url
+
     def load(self) -> None:
         """Read the newest active generation of each authority."""
         records = self._ledger.find(Authority, tenant=SYSTEM_TENANT, standing=Standing.ACTIVE)
@@ -69,7 +75,7 @@ class AuthoritySet:
         issuer = Issuer(
             name=record.name,
             generation=record.generation,
-            key=record.key,
+            key=KeyLabel(record.key),
             algorithm=algorithm(record.algorithm),
             certificate=record.certificate,
         )

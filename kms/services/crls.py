@@ -9,8 +9,6 @@ import asyncio
 import hashlib
 from dataclasses import dataclass, replace
 
-from pki.crl import RevokedEntry
-
 from kms.domain.authorisation import Caller
 from kms.domain.records import (
     SYSTEM_TENANT,
@@ -24,12 +22,10 @@ from kms.services.core import ActiveAuthority, Core, sign_all
 from kms.services.errors import UnavailableError
 from kms.services.ports import Conflict, EventDraft, Insert, Replace, Unit
 from kms.wire import Committed, EventType, timestamp
+from pki.crl import RevokedEntry
 
 SERVICE = Caller(SYSTEM_TENANT, "service", Role.OFFICER, ())
 """The actor of what the service does by itself."""
-
-REISSUE_AFTER = 0.5
-"""Fraction of its validity after which a list is made anew though nothing changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ class Crls:
         return self._published.get(authority)
 
     def due(self) -> list[str]:
-        """Authorities whose list is missing, or past `REISSUE_AFTER` of its validity."""
+        """Authorities whose list is missing or older than the interval."""
         now = self._core.clock.now()
         names = []
         for authority in self._core.authorities.all():
@@ -74,8 +70,7 @@ class Crls:
             if current is None:
                 names.append(authority.record.name)
                 continue
-            lifetime = current.record.next_update - current.record.this_update
-            if now >= current.record.this_update + lifetime * REISSUE_AFTER:
+            if now >= current.record.this_update + self._core.limits.crl_interval:
                 names.append(authority.record.name)
         return names
 

@@ -7,31 +7,25 @@ the reservation alone, so a retry after a crash signs the identical bytes again.
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from kms.domain.authorisation import Caller
 from kms.domain.records import (
-    Certificate,
-    CertificateStatus,
     Device,
-    DeviceId,
     Enrolment,
     EnrolmentId,
     EnrolmentStatus,
-    EventId,
     Fingerprint,
     Idempotent,
-    Serial,
     Standing,
     Tenant,
-    TenantId,
     User,
-    UserId,
 )
 from kms.services.answers import Answer, AnswerSpec, Covered, receipt_slot, render
 from kms.services.claims import Claims
 from kms.services.core import PEOPLE, Core, covered, sign_all
+from kms.services.enrolment_changes import Certified, Proven, ProvenSlot, changes_of, key_names
 from kms.services.errors import (
     AccessError,
     BundleMismatchError,
@@ -49,7 +43,7 @@ from kms.services.errors import (
 )
 from kms.services.idempotency import Call
 from kms.services.key_checks import KeyChecks
-from kms.services.ports import Change, Conflict, EventDraft, Insert, Replace, Unit
+from kms.services.ports import Conflict, EventDraft, Unit
 from kms.services.sequencer import Sealed
 from kms.wire import (
     Committed,
@@ -80,32 +74,6 @@ class ProofOrder:
     proofs: Mapping[str, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class ProvenSlot:
-    """A slot whose key is proven to be held, with the certificate prepared for it."""
-
-    reservation: Mapping[str, Any]
-    key: PublicKey
-    prepared: Prepared
-
-
-@dataclass(frozen=True, slots=True)
-class Proven:
-    """An enrolment whose every slot is proven."""
-
-    enrolment: Enrolment
-    slots: tuple[ProvenSlot, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Certified:
-    """An enrolment with its signed certificates and drafted event."""
-
-    proven: Proven
-    issued: tuple[Issued, ...]
-    event: EventDraft
-
-
 class EnrolmentProofs:
     """Takes proofs, one enrolment or many a call."""
 
@@ -122,7 +90,7 @@ class EnrolmentProofs:
         """
         with self._claims.hold([order.enrolment]):
             proven = self._prove(request.caller, order)
-            with self._claims.hold(_key_names(proven)):
+            with self._claims.hold(key_names(proven)):
                 (certified,) = await self._certify(request.caller, [proven])
                 spec = AnswerSpec(201, self._document(certified, 0))
                 refused, proof = await self._commit(request, [certified], spec)
@@ -135,10 +103,8 @@ class EnrolmentProofs:
         with ExitStack() as held:
             proven = [await self._try_prove(held, request.caller, order) for order in orders]
             good = [item for item in proven if isinstance(item, Proven)]
-            certified = dict(zip(map(id, good), await self._certify(request.caller, good)))
-            results: list[Certified | KmsError] = [
-                item if isinstance(item, KmsError) else certified[id(item)] for item in proven
-            ]
+            certified = iter(await self._certify(request.caller, good))
+            results = [item if isinstance(item, KmsError) else next(certified) for item in proven]
             return await self._commit_many(request, results)
 
     async def _commit_many(self, request: Call, results: list[Certified | KmsError]) -> Answer:
@@ -177,7 +143,7 @@ class EnrolmentProofs:
         try:
             held.enter_context(self._claims.hold([order.enrolment]))
             proven = self._prove(caller, order)
-            held.enter_context(self._claims.hold(_key_names(proven)))
+            held.enter_context(self._claims.hold(key_names(proven)))
         except (InputError, AccessError, StateError) as error:
             return error
         await asyncio.sleep(0)  # a batch of 1,000 must not hold up everyone else
@@ -312,7 +278,7 @@ class EnrolmentProofs:
         A user whom two requests register at once is a conflict that planning again resolves.
         """
         for _ in range(ATTEMPTS):
-            changes = self._changes(items)
+            changes = changes_of(self._core, items)
             unit = Unit(
                 changes=tuple(changes),
                 events=tuple(item.event for item in items),
@@ -345,57 +311,6 @@ class EnrolmentProofs:
                 return {index: error}
         return {}
 
-    def _changes(self, items: Sequence[Certified]) -> list[Change]:
-        changes: list[Change] = []
-        users: set[tuple[TenantId, UserId]] = set()
-        for item in items:
-            enrolment = item.proven.enrolment
-            if (enrolment.tenant, enrolment.user) not in users:
-                users.add((enrolment.tenant, enrolment.user))
-                changes.append(self._user_change(enrolment, item.event.event))
-            changes.append(self._device_change(enrolment, item.event.event))
-            completed = replace(enrolment, status=EnrolmentStatus.COMPLETED)
-            changes.append(Replace(completed, expected=enrolment))
-            changes.extend(Insert(record) for record in _certificates(self._core, item))
-            changes.extend(self._fingerprint_changes(item))
-        return changes
-
-    def _user_change(self, enrolment: Enrolment, event: EventId) -> Change:
-        """A new user, or the assurance that an old one is still as it was read."""
-        user = self._core.ledger.get(User, enrolment.tenant, enrolment.user)
-        if user is not None:
-            return Replace(user, expected=user)
-        return Insert(User(enrolment.tenant, enrolment.user, Standing.ACTIVE, event))
-
-    def _device_change(self, enrolment: Enrolment, event: EventId) -> Change:
-        device = self._core.ledger.get(Device, enrolment.tenant, enrolment.device)
-        if device is not None:
-            return Replace(replace(device, bundle=enrolment.bundle), expected=device)
-        return Insert(
-            Device(
-                tenant=enrolment.tenant,
-                device=DeviceId(enrolment.device),
-                user=enrolment.user,
-                bundle=enrolment.bundle,
-                standing=Standing.ACTIVE,
-                event=event,
-            )
-        )
-
-    def _fingerprint_changes(self, item: Certified) -> list[Change]:
-        enrolment = item.proven.enrolment
-        changes: list[Change] = []
-        for slot in item.proven.slots:
-            for fingerprint in fingerprints(slot.key):
-                kept = (
-                    enrolment.purpose is EnrolmentPurpose.RENEW
-                    and self._core.ledger.get(Fingerprint, enrolment.tenant, fingerprint)
-                    is not None
-                )
-                if not kept:
-                    changes.append(Insert(_fingerprint(enrolment, slot, fingerprint)))
-        return changes
-
     def _released(self, items: Sequence[Certified]) -> None:
         for item in items:
             for slot in item.proven.slots:
@@ -427,51 +342,3 @@ class EnrolmentProofs:
             "leaf": b64(item.event.leaf),
             "openings": [opening.document() for opening in item.event.openings],
         }
-
-
-def _key_names(proven: Proven) -> set[str]:
-    """Names under which the keys of an enrolment are claimed."""
-    tenant = proven.enrolment.tenant
-    names = [f"{tenant}/{name}" for slot in proven.slots for name in fingerprints(slot.key)]
-    device = f"{tenant}/device/{proven.enrolment.device}"
-    return {device, *names}
-
-
-def _fingerprint(enrolment: Enrolment, slot: ProvenSlot, fingerprint: str) -> Fingerprint:
-    modulus = slot.key.modulus
-    return Fingerprint(
-        tenant=enrolment.tenant,
-        fingerprint=fingerprint,
-        owner=f"{enrolment.device}/{slot.reservation['name']}",
-        scheme=slot.key.algorithm.scheme.value,
-        modulus=None if modulus is None else f"{modulus:x}",
-    )
-
-
-def _certificates(core: Core, item: Certified) -> list[Certificate]:
-    enrolment = item.proven.enrolment
-    return [
-        Certificate(
-            tenant=enrolment.tenant,
-            authority=PEOPLE,
-            serial=Serial(slot.reservation["serial"]),
-            generation=core.authorities[PEOPLE].record.generation,
-            profile=slot.reservation["profile"],
-            profile_version=certificate_profile(slot.reservation["profile"]).version,
-            algorithm=slot.reservation["algorithm"],
-            user=enrolment.user,
-            device=enrolment.device,
-            slot=slot.reservation["name"],
-            principal=None,
-            der=issued.der,
-            sha256=issued.sha256,
-            tbs_sha256=slot.prepared.tbs_sha256,
-            not_before=parse_timestamp(slot.reservation["not_before"]),
-            not_after=parse_timestamp(slot.reservation["not_after"]),
-            status=CertificateStatus.GOOD,
-            event=item.event.event,
-            policy=core.policy.hash,
-            rule=slot.reservation["rule"],
-        )
-        for slot, issued in zip(item.proven.slots, item.issued, strict=True)
-    ]

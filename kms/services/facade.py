@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from kms.domain.records import Idempotent
 from kms.services.access import Access
@@ -23,6 +22,7 @@ from kms.services.revocation import Revocation
 from kms.services.upkeep import Upkeep
 from kms.tlog.checkpoint import parse_checkpoint
 from kms.tlog.notes import parse_note
+from pki.weak_keys import Blocklist
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class Services:
     """Authorities whose CRL a revocation made stale."""
 
 
-def compose(core: Core, blocklist: Path | None) -> Services:
+def compose(core: Core, blocklists: tuple[Blocklist, ...] = ()) -> Services:
     """Wire the use cases over one core."""
-    checks, claims = KeyChecks(core.ledger, blocklist), Claims()
+    checks, claims = KeyChecks(core.ledger, blocklists), Claims()
     access, crls = Access(core), Crls(core)
     wanted: asyncio.Queue[str] = asyncio.Queue()
     return Services(

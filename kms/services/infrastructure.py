@@ -6,9 +6,9 @@ permits. Serial and validity are reserved before signing, so that a retry rebuil
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-
-from pki.csr import parse_csr
+from datetime import datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 from kms.domain.authorisation import Caller
 from kms.domain.records import (
@@ -40,6 +40,7 @@ from kms.services.key_checks import KeyChecks
 from kms.services.ports import Change, Conflict, Delete, EventDraft, Insert, Unit
 from kms.wire import Committed, EventType, LeafCertificate, b64, serial_hex, timestamp
 from pki.certificates import CertificateRequest, Issued, Prepared
+from pki.csr import parse_csr
 from pki.errors import InvalidCsrError as PkiCsrError
 from pki.errors import InvalidKeyError as PkiKeyError
 from pki.keys import PublicKey, fingerprints
@@ -57,7 +58,10 @@ TLS_SERVER = "tls-server"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be certified: for whom, which key, which names."""
+    """What is to be certified: for whom, which key, which names.
+
+    `lifetime` None is the profile's; a longer one than the profile's is cut to it.
+    """
 
     tenant: TenantId
     principal: str
@@ -66,7 +70,8 @@ class Order:
     key: PublicKey
     uris: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
-    ips: tuple[str, ...] = ()
+    ips: tuple[IPv4Address | IPv6Address, ...] = ()
+    lifetime: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,12 @@ class Infrastructure:
         return await self.issue(request, self._principal_order(tenant, name, csr))
 
     async def issue_for_server(
-        self, request: Call, key: PublicKey, dns: Sequence[str], ips: Sequence[str]
+        self,
+        request: Call,
+        key: PublicKey,
+        dns: Sequence[str],
+        ips: Sequence[str],
+        lifetime: timedelta,
     ) -> Answer:
         """Certify this service's own TLS key; its names are the operator's configuration."""
         order = Order(
@@ -111,7 +121,8 @@ class Infrastructure:
             subject=Subject([*dns, *ips][0]),
             key=key,
             dns=tuple(dns),
-            ips=tuple(ips),
+            ips=tuple(map(ip_address, ips)),
+            lifetime=lifetime,
         )
         return await self.issue(request, order)
 
@@ -167,7 +178,7 @@ class Infrastructure:
 
     def _reservation(self, request: Call, order: Order, now: datetime) -> Reservation:
         """The serial and validity of this call: those of its first attempt, if there was one."""
-        scope = {
+        scope: dict[str, Any] = {
             "tenant": request.caller.tenant,
             "principal": request.caller.name,
             "route": request.route,
@@ -188,12 +199,16 @@ class Infrastructure:
             route=request.route,
             idempotency_key=request.key,
             not_before=start,
-            not_after=min(start + order.profile.validity, issuer.not_after),
+            not_after=min(start + self._lifetime(order), issuer.not_after),
             expires=now + self._core.limits.enrolment_ttl,
         )
         if self._core.ledger.reserve([Insert(fresh)]) is not None:
             raise UnavailableError("the same request is being answered; try again")
         return fresh
+
+    def _lifetime(self, order: Order) -> timedelta:
+        longest = order.profile.validity
+        return longest if order.lifetime is None else min(order.lifetime, longest)
 
     def _prepare(self, order: Order, reservation: Reservation) -> Prepared:
         request = CertificateRequest(

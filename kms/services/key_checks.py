@@ -1,14 +1,11 @@
-"""Is this public key what it says it is, and strong? Parsing and weakness checks as one use case."""
-
-from pathlib import Path
-
-from pki.weak_keys import check, shared_factor
+"""Is this public key what it says it is, and is it strong?"""
 
 from kms.domain.records import Fingerprint
 from kms.services.errors import AlgorithmRefusedError, InvalidKeyError, WeakKeyError
 from kms.services.ports import Ledger
 from pki import errors as pki_errors
 from pki.keys import PublicKey, parse_public_key
+from pki.weak_keys import Blocklist, check, shared_factor
 from policies.algorithms import Kind, Scheme, UnknownAlgorithmError, algorithm
 
 
@@ -17,11 +14,11 @@ class KeyChecks:
 
     Args:
         ledger: Holds the moduli of registered RSA keys.
-        blocklist: Directory of known-compromised keys, or None.
+        blocklists: Keys known to be compromised.
     """
 
-    def __init__(self, ledger: Ledger, blocklist: Path | None) -> None:
-        self._blocklist = blocklist
+    def __init__(self, ledger: Ledger, blocklists: tuple[Blocklist, ...]) -> None:
+        self._blocklists = blocklists
         self._moduli = {
             int(record.modulus, 16)
             for record in ledger.find(Fingerprint, scheme=Scheme.RSA_PSS.value)
@@ -51,7 +48,7 @@ class KeyChecks:
             )
         try:
             key = parse_public_key(spki, row)
-            check(key, self._blocklist)
+            check(key, self._blocklists)
         except pki_errors.InvalidKeyError as error:
             raise InvalidKeyError(str(error)) from error
         except pki_errors.WeakKeyError as error:

@@ -1,6 +1,7 @@
 """Reading: certificates, devices, events. Nothing is shown that no signed checkpoint covers."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from kms.domain.records import (
     Certificate,
@@ -46,7 +47,7 @@ class Lookup:
         Raises:
             NotFoundError: None in reach, or not covered by a signed checkpoint yet.
         """
-        where = {} if tenant is None else {"tenant": tenant}
+        where: dict[str, Any] = {} if tenant is None else {"tenant": tenant}
         for record in self._core.ledger.find(Certificate, serial=serial, limit=8, **where):
             if record.der and self._released(record.tenant, record.event):
                 return record
@@ -64,7 +65,7 @@ class Lookup:
         limit: int = PAGE,
     ) -> list[Certificate]:
         """Released certificates by owner, by serial upwards from `after`."""
-        wanted = {
+        wanted: dict[str, Any] = {
             "tenant": tenant,
             "user": user,
             "device": device,
@@ -112,7 +113,7 @@ class Lookup:
         head = self._core.ledger.head()
         if head is None:
             return []
-        where = {} if tenant is None else {"tenant": tenant}
+        where: dict[str, Any] = {} if tenant is None else {"tenant": tenant}
         records = self._core.ledger.find(
             Event, log=head.log, after=(head.log, after), limit=min(limit, PAGE), **where
         )

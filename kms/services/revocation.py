@@ -61,7 +61,7 @@ class Revocation:
         """
 
         def target() -> Target:
-            where = {} if tenant is None else {"tenant": tenant}
+            where: dict[str, Any] = {} if tenant is None else {"tenant": tenant}
             found = self._core.ledger.find(Certificate, serial=serial, limit=1, **where)
             if not found or found[0].status is CertificateStatus.ORPHANED:
                 raise NotFoundError("there is no such certificate", field="serial")

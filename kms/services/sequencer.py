@@ -141,9 +141,7 @@ class Sequencer:
             LogRolledBackError: The ledger lost events that the signer has signed.
             SignerUnavailableError: The signer is away.
         """
-        head = await self._in_thread(self._ledger.head)
-        if head is not None and head.size:
-            await self._sign_head(head)
+        await self._sign_committed()
 
     async def note_for(self, log: LogId, size: int) -> bytes:
         """The exact checkpoint of a committed size, signed now if it is the unsigned newest.
@@ -256,16 +254,18 @@ class Sequencer:
 
     async def _try_sign(self) -> tuple[bytes | None, Exception | None]:
         try:
-            head = await self._in_thread(self._ledger.head)
-            return await self._sign_head(head), None
+            return await self._sign_committed(), None
         except (SignerUnavailableError, LogUnavailableError) as error:
             return None, error
         except LedgerUnavailableError as error:
             return None, LogUnavailableError(f"the checkpoint could not be stored: {error}")
 
-    async def _sign_head(self, head: TreeHead) -> bytes:
+    async def _sign_committed(self) -> bytes | None:
         """Sign exactly what is committed; store the bytes before anyone sees them."""
         async with self._head_lock:
+            head = await self._in_thread(self._ledger.head)
+            if head is None or not head.size:
+                return None
             if not self._known:
                 await self._learn_head()
             started = time.perf_counter()

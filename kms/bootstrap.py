@@ -1,0 +1,306 @@
+"""The only composition root: settings in, running parts out.
+
+`python -m kms.bootstrap signer|worker` are the children that the supervisor starts. Imports of the
+PKCS#11 driver happen in the signer's branch alone, so a worker never loads a module (P6).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from hsm_drivers.client import SignerClient
+from hsm_drivers.errors import HsmError, PinRefusedError
+from hsm_drivers.ports import KeyLabel, Purpose, StatementChecker, StatementSigner
+from kms.api.problems import describe
+from kms.children import EXIT_MISCONFIGURED, EXIT_PIN_REFUSED
+from kms.config import ConfigError, load
+from kms.domain.records import Epoch
+from kms.home import home_lock
+from kms.logs import configure
+from kms.pin import Pin
+from kms.services.ceremony import Ceremony, CeremonyReport, open_log
+from kms.services.ceremony_plan import Plan
+from kms.services.checkpoint_checker import check_checkpoint
+from kms.services.core import AuthoritySet, Core, Limits
+from kms.services.errors import SignerUnavailableError
+from kms.services.events import EventFactory
+from kms.services.facade import Services, compose
+from kms.services.observing import Observer, Silent
+from kms.services.ports import Ledger
+from kms.services.sequencer import Sequencer
+from kms.services.signing import SharedSigner
+from kms.services.system import SystemClock, SystemIds
+from kms.settings import Settings
+from kms.signer_process import temporary_signer
+from kms.storage.migrate import migrate
+from kms.storage.sql import SqlLedger
+from kms.tlog.notes import VerifierKey
+from pki.checkers import check_certificate, check_crl
+from pki.weak_keys import Blocklist, open_blocklist
+from policies.policy import Policy, PolicyError, shipped
+from policies.policy import load as load_policy
+
+CHECKERS: dict[Purpose, StatementChecker] = {
+    Purpose.CERTIFICATE: check_certificate,
+    Purpose.CRL: check_crl,
+    Purpose.CHECKPOINT: check_checkpoint,
+}
+"""What the signer checks statements with; drivers know nothing of X.509 or of logs."""
+
+PROBE_SECONDS = 2.0
+
+_log = structlog.get_logger()
+
+
+class NotFoundedError(ConfigError):
+    """The ceremony has not been held."""
+
+
+def policy(settings: Settings) -> Policy:
+    """The policy that the settings name.
+
+    Raises:
+        ConfigError: It cannot be read, or breaks the rules of policies.
+    """
+    try:
+        if settings.policy_path is None:
+            return shipped(settings.policy)
+        return load_policy(settings.policy_path.read_bytes())
+    except (PolicyError, OSError) as error:
+        raise ConfigError(f"{settings.path}: policy: {error}") from error
+
+
+def blocklists(settings: Settings) -> tuple[Blocklist, ...]:
+    """The lists of compromised keys that the settings name; none is fine, `doctor` warns.
+
+    Raises:
+        ConfigError: The directory holds no list.
+    """
+    directory = settings.weak_keys.blocklist
+    if directory is None:
+        return ()
+    try:
+        return (open_blocklist(directory),)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{settings.path}: weak_keys.blocklist: {error}") from error
+
+
+def open_ledger(settings: Settings) -> SqlLedger:
+    """The ledger, its schema brought up to date."""
+    migrate(settings.database_url)
+    return SqlLedger(settings.database_url)
+
+
+def probe(path: Path) -> bool:
+    """Whether the signer behind a socket answers, within `PROBE_SECONDS`."""
+
+    async def ask() -> bool:
+        client = SignerClient(path, timeout=PROBE_SECONDS)
+        try:
+            await client.keys()
+        except HsmError:
+            return False
+        finally:
+            await client.aclose()
+        return True
+
+    return asyncio.run(ask())
+
+
+def build_core(
+    settings: Settings,
+    ledger: Ledger,
+    signer: StatementSigner,
+    epoch: Epoch,
+    executor: ThreadPoolExecutor,
+    observer: Observer,
+) -> Core:
+    """Everything the use cases need, over one ledger and one signer."""
+    ids = SystemIds()
+    vkey = VerifierKey.parse(epoch.vkey)
+    sequencer = Sequencer(ledger, signer, KeyLabel(epoch.key), vkey, executor, observer)
+    sequencer.load()
+    authorities = AuthoritySet(ledger, settings.public_url)
+    authorities.load()
+    return Core(
+        ledger=ledger,
+        signer=signer,
+        sequencer=sequencer,
+        clock=SystemClock(),
+        ids=ids,
+        policy=policy(settings),
+        events=EventFactory(epoch.origin, ids),
+        authorities=authorities,
+        observer=observer,
+        limits=Limits(
+            batch=settings.limits.batch_items,
+            enrolment_ttl=timedelta(seconds=settings.limits.enrolment_seconds),
+            crl_validity=timedelta(seconds=settings.limits.crl_validity_seconds),
+            crl_interval=timedelta(seconds=settings.limits.crl_interval_seconds),
+        ),
+        describe=describe,
+    )
+
+
+def current_epoch(ledger: Ledger) -> Epoch:
+    """The epoch that the log is in.
+
+    Raises:
+        NotFoundedError: The log has not been opened.
+    """
+    head = ledger.head()
+    epoch = None if head is None else ledger.get(Epoch, head.log)
+    if epoch is None:
+        raise NotFoundedError(
+            "this home has no log yet: hold the ceremony, `kms authority ceremony --home DIR`"
+        )
+    return epoch
+
+
+@contextlib.asynccontextmanager
+async def open_services(
+    settings: Settings, socket_path: Path, observer: Observer
+) -> AsyncIterator[Services]:
+    """The use cases over the home's ledger and a running signer.
+
+    Raises:
+        NotFoundedError: The ceremony has not been held.
+    """
+    ledger = open_ledger(settings)
+    client = SignerClient(socket_path)
+    try:
+        epoch = current_epoch(ledger)
+        with ThreadPoolExecutor(1, thread_name_prefix="commit") as executor:
+            signer = SharedSigner(client, observer)
+            core = build_core(settings, ledger, signer, epoch, executor, observer)
+            services = compose(core, blocklists(settings))
+            services.crls.load()
+            yield services
+            await core.sequencer.drain()
+    finally:
+        await client.aclose()
+        ledger.close()
+
+
+@contextlib.asynccontextmanager
+async def local_services(settings: Settings, pin: Pin) -> AsyncIterator[Services]:
+    """The use cases for a local command: the home is held, a signer runs for as long.
+
+    Raises:
+        HomeBusyError: A service or another command is at work.
+        PinError: The token refused the PIN.
+    """
+    with home_lock(settings), temporary_signer(settings, pin, probe, ceremony=False) as path:
+        async with open_services(settings, path, Silent()) as services:
+            await services.upkeep.recover()
+            yield services
+
+
+async def hold_ceremony(
+    settings: Settings,
+    pin: Pin,
+    plan: Plan,
+    officers: Sequence[str],
+    progress: Callable[[str], None],
+) -> CeremonyReport:
+    """Hold, or continue, the ceremony of a home.
+
+    Raises:
+        KmsError: A step failed; call again to continue.
+        ConfigError: Home or token are not to be had.
+    """
+    with (
+        home_lock(settings),
+        temporary_signer(settings, pin, probe, ceremony=True) as path,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        ledger = open_ledger(settings)
+        client = SignerClient(path)
+        try:
+            epoch = await open_log(ledger, client, plan, executor)
+            core = build_core(settings, ledger, client, epoch, executor, Silent())
+            return await Ceremony(core, plan, officers, progress).hold(epoch)
+        finally:
+            await client.aclose()
+            ledger.close()
+
+
+def run_signer(arguments: argparse.Namespace) -> int:
+    """Own the token and serve statements until SIGTERM; answers the exit status."""
+    from hsm_drivers.pin import Pin as TokenPin  # noqa: PLC0415 - P6: in the signer's branch alone
+    from hsm_drivers.pkcs11.driver import Pkcs11Driver  # noqa: PLC0415 - as above
+    from hsm_drivers.signer import serve  # noqa: PLC0415 - as above
+    from hsm_drivers.state import SignerState  # noqa: PLC0415 - as above
+
+    settings = load(arguments.config)
+    with os.fdopen(arguments.pin_fd, "rb") as pipe:
+        pin = TokenPin(pipe.read().decode())
+    listener = socket.socket(fileno=arguments.socket_fd)
+    with contextlib.closing(SignerState(settings.signer_state)) as state:
+        driver = Pkcs11Driver(str(settings.token.module), settings.token.label, pin)
+        with contextlib.closing(driver):
+            serve(
+                driver,
+                CHECKERS,
+                state,
+                listener,
+                ceremony=arguments.ceremony,
+                allowed_uids=frozenset(arguments.allow_uid),
+            )
+    return 0
+
+
+def run_worker(arguments: argparse.Namespace) -> int:
+    """Serve requests until SIGTERM; answers the exit status."""
+    from kms.worker import work  # noqa: PLC0415 - signers need no web framework
+
+    settings = load(arguments.config)
+    return work(settings, arguments.ready_fd)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kms.bootstrap")
+    children = parser.add_subparsers(dest="child", required=True)
+    signer = children.add_parser("signer")
+    signer.add_argument("--config", type=Path, required=True)
+    signer.add_argument("--socket-fd", type=int, required=True)
+    signer.add_argument("--pin-fd", type=int, required=True)
+    signer.add_argument("--ceremony", action="store_true")
+    signer.add_argument("--allow-uid", type=int, action="append", required=True)
+    signer.set_defaults(run=run_signer)
+    worker = children.add_parser("worker")
+    worker.add_argument("--config", type=Path, required=True)
+    worker.add_argument("--ready-fd", type=int, required=True)
+    worker.set_defaults(run=run_worker)
+    return parser
+
+
+def main() -> int:
+    """Entry of child processes."""
+    arguments = _parser().parse_args()
+    configure(arguments.child)
+    try:
+        status: int = arguments.run(arguments)
+    except PinRefusedError as error:
+        _log.error("signer.pin-refused", detail=str(error))
+        return EXIT_PIN_REFUSED
+    except ConfigError as error:
+        _log.error(f"{arguments.child}.misconfigured", detail=str(error))
+        return EXIT_MISCONFIGURED
+    except (HsmError, SignerUnavailableError) as error:
+        _log.error(f"{arguments.child}.ended", detail=str(error))
+        return 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

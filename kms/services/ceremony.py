@@ -1,0 +1,391 @@
+"""The birth of an authority: log key first, then policy, root, people and infrastructure CAs.
+
+Every step is an event in the log that the first step opens. A ceremony that was interrupted is
+continued by holding it again: what the ledger holds already is not made twice, and a key that was
+made but not yet recorded is found by its label.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from hsm_drivers.ports import KeyLabel, KeyRecord, KeySpec, Purpose, StatementSigner
+from kms.domain.records import (
+    SYSTEM_TENANT,
+    Authority,
+    Certificate,
+    CertificateStatus,
+    Epoch,
+    EventId,
+    Key,
+    KeyReplica,
+    KeyVersion,
+    LogId,
+    PolicyVersion,
+    Serial,
+    Standing,
+    Tenant,
+)
+from kms.services.ceremony_plan import LOG_ALGORITHM, AuthorityPlan, Plan
+from kms.services.checkpoint_checker import log_constraints
+from kms.services.core import ROOT, Core, sign_all
+from kms.services.crls import Crls
+from kms.services.errors import AlgorithmRefusedError, KmsError, StateError
+from kms.services.ports import Change, Conflict, EventDraft, Insert, Ledger, Unit
+from kms.tlog.notes import vkey
+from kms.wire import Committed, EventType, LeafCertificate, serial_hex
+from pki.authorities import authority_constraints, prepare_root, prepare_subordinate
+from pki.certificates import Issued, Prepared
+from pki.chains import certificate_info
+from pki.keys import parse_public_key
+from pki.names import Subject
+from policies.algorithms import algorithm
+from policies.decisions import Protection, Question, Use, decide
+
+FIRST_LOG = LogId(1)
+
+
+@dataclass(frozen=True, slots=True)
+class CeremonyReport:
+    """What a ceremony leaves: for officers to compare and to publish."""
+
+    origin: str
+    vkey: str
+    checkpoint: bytes
+    keys: tuple[KeyRecord, ...]
+    certificates: Mapping[str, bytes]
+
+
+class Ceremony:
+    """Holds one ceremony over a signer in ceremony mode.
+
+    Args:
+        core: Ports; its authorities may be empty, its log is the one that `open_log` opened.
+        plan: What to make.
+        officers: Who is present; at least two.
+        progress: Told each step in a sentence.
+    """
+
+    def __init__(
+        self, core: Core, plan: Plan, officers: Sequence[str], progress: Callable[[str], None]
+    ) -> None:
+        if len(set(officers)) < 2:
+            raise StateError("a ceremony needs two different officers", field="officer")
+        self._core = core
+        self._plan = plan
+        self._officers = tuple(officers)
+        self._progress = progress
+
+    async def hold(self, epoch: Epoch) -> CeremonyReport:
+        """Carry out the plan.
+
+        Raises:
+            KmsError: A step failed; hold the ceremony again to continue.
+        """
+        await self._begin(epoch)
+        await self._activate_policy()
+        await self._register_authority_tenant()
+        for item in self._plan.authorities:
+            await self._authority(item)
+        await self._publish_crls()
+        await self._step("closed")
+        return await self._report(epoch)
+
+    async def _begin(self, epoch: Epoch) -> None:
+        """Event 0 is the birth of the log key; then who is present."""
+        head = self._core.ledger.head()
+        if head is None or head.size == 0:
+            record = await self._key_record(KeyLabel(self._plan.log_label))
+            detail = {**_key_detail(record), "vkey": epoch.vkey}
+            event = self._draft(EventType.LOG_OPENED, detail=detail)
+            await self._commit(_key_changes(record, "log", event.event), event)
+            self._progress(f"log {epoch.origin} opened by its own key's birth")
+        for officer in self._officers:
+            await self._step("officer-present", officer)
+
+    async def _step(self, step: str, officer: str | None = None) -> None:
+        detail = {"step": step, "plan_sha256": self._plan.sha256}
+        await self._commit([], self._draft(EventType.CEREMONY_STEP, officer, detail=detail))
+
+    async def _activate_policy(self) -> None:
+        if await activate_policy(self._core, self._officers[0]):
+            self._progress(f"policy {self._core.policy.name} activated")
+
+    async def _register_authority_tenant(self) -> None:
+        if self._core.ledger.get(Tenant, SYSTEM_TENANT) is not None:
+            return
+        event = self._draft(EventType.TENANT_REGISTERED)
+        tenant = Tenant(SYSTEM_TENANT, self._plan.identity_domain, Standing.ACTIVE, event.event)
+        await self._commit([Insert(tenant)], event)
+
+    async def _authority(self, item: AuthorityPlan) -> None:
+        if self._core.authorities.get(item.name) is not None:
+            return
+        self._refuse_by_policy(item)
+        record = await self._authority_key(item)
+        prepared = self._prepare(item, record)
+        (signature,) = await sign_all(self._core.signer, [prepared.statement])
+        issued = prepared.complete(signature)
+        await self._record_authority(item, record, prepared, issued)
+        self._progress(f"{item.name} authority created, certificate {issued.sha256[:16]}…")
+
+    def _refuse_by_policy(self, item: AuthorityPlan) -> None:
+        now = self._core.clock.now()
+        decision = decide(
+            self._core.policy,
+            Question(
+                Use.AUTHORITY, None, item.algorithm, Protection.TOKEN, now, now + item.validity
+            ),
+        )
+        if not decision.allowed:
+            raise AlgorithmRefusedError(f"{item.name}: {decision.reason}")
+
+    async def _authority_key(self, item: AuthorityPlan) -> KeyRecord:
+        label = KeyLabel(item.label)
+        known = {record.label: record for record in await self._core.signer.keys()}
+        record = known.get(label)
+        if record is None:
+            record = await self._core.signer.generate(
+                KeySpec(
+                    label=label,
+                    algorithm=item.algorithm,
+                    purposes=(Purpose.CERTIFICATE, Purpose.CRL),
+                    constraints=authority_constraints(
+                        item.name, item.subject, subordinates=self._subordinates(item)
+                    ),
+                    ceremony_only=(Purpose.CERTIFICATE,) if item.name == ROOT else (),
+                )
+            )
+        if self._core.ledger.get(Key, SYSTEM_TENANT, str(label)) is None:
+            event = self._draft(EventType.KEY_GENERATED, detail=_key_detail(record))
+            await self._commit(_key_changes(record, "authority", event.event), event)
+            self._progress(f"key {label} ({item.algorithm}) born on token {record.token}")
+        return record
+
+    def _subordinates(self, item: AuthorityPlan) -> list[Subject]:
+        """Whom this authority may certify as an authority: only the root, only those planned."""
+        if item.name != ROOT:
+            return []
+        return [other.subject for other in self._plan.authorities if other.name != ROOT]
+
+    def _prepare(self, item: AuthorityPlan, record: KeyRecord) -> Prepared:
+        key = parse_public_key(record.public_key, algorithm(item.algorithm))
+        serial = int.from_bytes(self._core.ids.random(16), "big") or 1
+        start = self._core.clock.now() - self._core.limits.backdate
+        if item.name == ROOT:
+            return prepare_root(
+                record.label,
+                item.subject,
+                key,
+                serial=serial,
+                not_before=start,
+                not_after=start + item.validity,
+            )
+        root = self._core.authorities[ROOT].issuer
+        return prepare_subordinate(
+            root,
+            item.name,
+            item.subject,
+            key,
+            serial=serial,
+            not_before=max(start, root.not_before),
+            not_after=min(start + item.validity, root.not_after),
+            base_url=self._core.authorities.base_url,
+        )
+
+    async def _record_authority(
+        self, item: AuthorityPlan, record: KeyRecord, prepared: Prepared, issued: Issued
+    ) -> None:
+        profile = "root-ca" if item.name == ROOT else "issuing-ca"
+        serial = serial_hex(issued.serial)
+        event = self._draft(
+            EventType.AUTHORITY_CREATED,
+            certificates=[LeafCertificate(ROOT, serial, profile, None, issued.sha256)],
+            detail={"name": item.name, "generation": 1},
+        )
+        authority = Authority(
+            tenant=SYSTEM_TENANT,
+            name=item.name,
+            generation=1,
+            key=record.label,
+            algorithm=item.algorithm,
+            certificate=issued.der,
+            issuer=ROOT,
+            standing=Standing.ACTIVE,
+            event=event.event,
+        )
+        certificate = _authority_certificate(authority, serial, profile, prepared, issued)
+        await self._commit([Insert(authority), Insert(certificate)], event)
+        self._core.authorities.add(authority)
+
+    async def _publish_crls(self) -> None:
+        crls = Crls(self._core)
+        crls.load()
+        for authority in self._core.authorities.all():
+            if crls.published(authority.record.name) is None:
+                await crls.publish(authority.record.name)
+                self._progress(f"first CRL of {authority.record.name} published")
+
+    async def _report(self, epoch: Epoch) -> CeremonyReport:
+        head = self._core.ledger.head()
+        size = 0 if head is None else head.size
+        note = await self._core.sequencer.note_for(epoch.log, size)
+        authorities = self._core.authorities.all()
+        return CeremonyReport(
+            origin=epoch.origin,
+            vkey=epoch.vkey,
+            checkpoint=note,
+            keys=tuple(await self._core.signer.keys()),
+            certificates={item.record.name: item.record.certificate for item in authorities},
+        )
+
+    async def _key_record(self, label: KeyLabel) -> KeyRecord:
+        for record in await self._core.signer.keys():
+            if record.label == label:
+                return record
+        raise StateError(f"the signer has no key {label!r}")
+
+    def _draft(self, kind: EventType, officer: str | None = None, **parts: Any) -> EventDraft:
+        actor = officer or " and ".join(self._officers)
+        return self._core.events.draft(
+            kind, self._core.clock.now(), SYSTEM_TENANT, {Committed.ACTOR: actor}, **parts
+        )
+
+    async def _commit(self, changes: Sequence[Change], event: EventDraft) -> None:
+        await commit_or_fail(self._core, changes, event)
+
+
+async def open_log(
+    ledger: Ledger, signer: StatementSigner, plan: Plan, executor: Executor
+) -> Epoch:
+    """Make the log key, unless the token has it, and begin the first epoch.
+
+    Raises:
+        HsmError: The token failed or the signer is not in ceremony mode.
+    """
+    label = KeyLabel(plan.log_label)
+    known = {record.label: record for record in await signer.keys()}
+    record = known.get(label) or await signer.generate(
+        KeySpec(
+            label=label,
+            algorithm=LOG_ALGORITHM,
+            purposes=(Purpose.CHECKPOINT,),
+            constraints={Purpose.CHECKPOINT: log_constraints(plan.log_name)},
+        )
+    )
+    origin = f"{plan.log_name}/{FIRST_LOG}"
+    epoch = Epoch(FIRST_LOG, origin, str(label), log_vkey(origin, record))
+    await asyncio.get_running_loop().run_in_executor(
+        executor, lambda: ledger.open_log(epoch.log, epoch.origin, epoch.key, epoch.vkey)
+    )
+    return epoch
+
+
+async def activate_policy(core: Core, actor: str) -> bool:
+    """Log the policy in force, unless the log has it; answer whether it was new."""
+    if core.ledger.get(PolicyVersion, SYSTEM_TENANT, core.policy.hash) is not None:
+        return False
+    event = core.events.draft(
+        EventType.POLICY_ACTIVATED,
+        core.clock.now(),
+        SYSTEM_TENANT,
+        {Committed.ACTOR: actor},
+        detail={"name": core.policy.name, "hash": core.policy.hash},
+    )
+    record = PolicyVersion(
+        SYSTEM_TENANT, core.policy.hash, core.policy.name, core.policy.source, event.event
+    )
+    await commit_or_fail(core, [Insert(record)], event)
+    return True
+
+
+async def commit_or_fail(core: Core, changes: Sequence[Change], event: EventDraft) -> None:
+    """Commit one event of a local command.
+
+    Raises:
+        KmsError: A conflict, or the log is not to be had.
+    """
+    outcome = await core.sequencer.commit(Unit(tuple(changes), (event,)))
+    if isinstance(outcome, Conflict):
+        raise StateError(f"{event.type}: the ledger holds another {outcome.record} already")
+
+
+def log_vkey(origin: str, record: KeyRecord) -> str:
+    """Verifier key of a log from its key record."""
+    public = load_der_public_key(record.public_key)
+    if not isinstance(public, Ed25519PublicKey):
+        raise KmsError("a log key is an Ed25519 key")
+    return vkey(origin, public.public_bytes_raw())
+
+
+def _key_detail(record: KeyRecord) -> dict[str, Any]:
+    return {
+        "label": record.label,
+        "algorithm": record.algorithm,
+        "purposes": [purpose.value for purpose in record.purposes],
+        "protection": record.protection.value,
+        "public_key_sha256": hashlib.sha256(record.public_key).hexdigest(),
+        "attributes": asdict(record.attributes),
+    }
+
+
+def _key_changes(record: KeyRecord, purpose: str, event: EventId) -> list[Change]:
+    """A key, its first version, and where that version lives."""
+    tenant, name = SYSTEM_TENANT, str(record.label)
+    return [
+        Insert(Key(tenant, name, purpose, event)),
+        Insert(
+            KeyVersion(
+                tenant=tenant,
+                key=name,
+                version=1,
+                algorithm=record.algorithm,
+                protection=record.protection.value,
+                public_key=record.public_key,
+                standing=Standing.ACTIVE,
+            )
+        ),
+        Insert(
+            KeyReplica(
+                tenant=tenant,
+                key=name,
+                version=1,
+                token=record.token,
+                label=name,
+                key_id=record.key_id,
+                attributes=asdict(record.attributes),
+            )
+        ),
+    ]
+
+
+def _authority_certificate(
+    authority: Authority, serial: str, profile: str, prepared: Prepared, issued: Issued
+) -> Certificate:
+    read = certificate_info(issued.der)
+    return Certificate(
+        tenant=SYSTEM_TENANT,
+        authority=ROOT,
+        serial=Serial(serial),
+        generation=1,
+        profile=profile,
+        profile_version=1,
+        algorithm=authority.algorithm,
+        user=None,
+        device=None,
+        slot=None,
+        principal=authority.name,
+        der=issued.der,
+        sha256=issued.sha256,
+        tbs_sha256=prepared.tbs_sha256,
+        not_before=read.not_before,
+        not_after=read.not_after,
+        status=CertificateStatus.GOOD,
+        event=authority.event,
+    )

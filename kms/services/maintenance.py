@@ -1,0 +1,97 @@
+"""The loops of a running service: recovery, CRLs, orphans, expiry. None of them ends by failing."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from kms.services.errors import KmsError
+from kms.services.facade import Services
+from kms.services.ports import LedgerUnavailableError
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """Seconds between rounds.
+
+    Attributes:
+        recover: Looking for a committed head that is not signed.
+        gather: How long revocations are gathered into one CRL.
+    """
+
+    recover: float = 1.0
+    gather: float = 0.5
+    due: float = 15.0
+    sweep: float = 20.0
+    expire: float = 600.0
+
+
+class Maintenance:
+    """Keeps one service in order until it is cancelled."""
+
+    def __init__(self, services: Services, intervals: Intervals | None = None) -> None:
+        self._services = services
+        self._intervals = intervals or Intervals()
+
+    async def run(self) -> None:
+        """Run every loop; ends only when cancelled."""
+        intervals = self._intervals
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._every(intervals.recover, "recover", self._recover))
+            group.create_task(self._every(intervals.due, "crls-due", self._due))
+            group.create_task(self._every(intervals.sweep, "sweep", self._sweep))
+            group.create_task(self._every(intervals.expire, "expire", self._expire))
+            group.create_task(self._publish_wanted())
+
+    async def _every(
+        self, seconds: float, name: str, work: Callable[[], Awaitable[object]]
+    ) -> None:
+        while True:
+            await self._guarded(name, work)
+            await asyncio.sleep(seconds)
+
+    async def _guarded(self, name: str, work: Callable[[], Awaitable[object]]) -> bool:
+        """One round; what fails is said and tried again in the next."""
+        try:
+            await work()
+        except (KmsError, LedgerUnavailableError) as error:
+            _log.warning("maintenance.failed", round=name, error_type=type(error).__name__)
+            return False
+        except Exception as error:  # noqa: BLE001 - a bug here must not stop the other loops
+            _log.error("maintenance.broken", round=name, exc_info=error)
+            return False
+        return True
+
+    async def _recover(self) -> None:
+        head = self._services.core.ledger.head()
+        if head is not None and self._services.core.sequencer.signed_size < head.size:
+            await self._services.upkeep.recover()
+
+    async def _due(self) -> None:
+        await self._services.upkeep.publish_due()
+
+    async def _sweep(self) -> None:
+        await self._services.upkeep.sweep()
+
+    async def _expire(self) -> None:
+        self._services.upkeep.expire()
+
+    async def _publish_wanted(self) -> None:
+        """After revocations: one list for all that came within `gather` seconds."""
+        queue = self._services.crls_wanted
+        while True:
+            names = {await queue.get()}
+            await asyncio.sleep(self._intervals.gather)
+            while not queue.empty():
+                names.add(queue.get_nowait())
+            for name in sorted(names):
+                published = await self._guarded("crl", partial(self._publish, name))
+                if not published:
+                    queue.put_nowait(name)
+
+    async def _publish(self, name: str) -> None:
+        await self._services.crls.publish(name)

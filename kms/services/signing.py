@@ -1,0 +1,72 @@
+"""Concurrent requests share the signer's batches, and so its journal's disk writes."""
+
+import time
+from collections.abc import Sequence
+
+from hsm_drivers.errors import HsmError
+from hsm_drivers.ports import (
+    JournalEntry,
+    KeyAttributes,
+    KeyLabel,
+    KeyRecord,
+    KeySpec,
+    SignerHealth,
+    Statement,
+    StatementSigner,
+)
+from kms.services.batching import Batcher
+from kms.services.observing import Observer
+
+MAX_STATEMENTS = 2_000
+BACKLOG = 20_000
+
+
+class SharedSigner:
+    """A `StatementSigner` that gathers what waits while a batch is away."""
+
+    def __init__(self, signer: StatementSigner, observer: Observer) -> None:
+        self._signer = signer
+        self._observer = observer
+        self._batcher: Batcher[Statement, bytes | HsmError] = Batcher(
+            self._sign, limit=MAX_STATEMENTS, backlog=BACKLOG
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Statements not yet sent."""
+        return self._batcher.waiting
+
+    async def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
+        """As `StatementSigner.sign`."""
+        return await self._batcher.submit(list(statements))
+
+    async def keys(self) -> list[KeyRecord]:
+        """As `StatementSigner.keys`."""
+        return await self._signer.keys()
+
+    async def attributes(self, label: KeyLabel) -> KeyAttributes:
+        """As `StatementSigner.attributes`."""
+        return await self._signer.attributes(label)
+
+    async def journal(self, after: int, limit: int) -> list[JournalEntry]:
+        """As `StatementSigner.journal`."""
+        return await self._signer.journal(after, limit)
+
+    async def health(self) -> SignerHealth:
+        """As `StatementSigner.health`."""
+        return await self._signer.health()
+
+    async def generate(self, spec: KeySpec) -> KeyRecord:
+        """As `StatementSigner.generate`."""
+        return await self._signer.generate(spec)
+
+    async def _sign(self, batch: list[Statement]) -> list[bytes | HsmError]:
+        started = time.perf_counter()
+        try:
+            answers = await self._signer.sign(batch)
+        except HsmError as error:
+            self._observer.signed(len(batch), time.perf_counter() - started, error.code)
+            raise
+        failed = next((item.code for item in answers if isinstance(item, HsmError)), "ok")
+        self._observer.signed(len(batch), time.perf_counter() - started, failed)
+        return answers

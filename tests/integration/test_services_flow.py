@@ -1,0 +1,162 @@
+"""The main flow through the use cases, driven by the reference client, over in-memory ports."""
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from kms.device import Device, Expectations
+from kms.domain.records import EnrolmentId, Reason, UserId
+from kms.services.enrolment_orders import EnrolmentOrder, SlotOrder
+from kms.services.enrolment_proofs import ProofOrder
+from kms.services.errors import (
+    AlgorithmRefusedError,
+    ChallengeExpiredError,
+    ChallengeUsedError,
+    KeyReusedError,
+    ProofFailedError,
+    RevokedError,
+)
+from kms.wire import EnrolmentPurpose, unb64
+from tests.support.services import TENANT, World, decoded, world
+
+pytestmark = pytest.mark.anyio
+
+SLOTS = {"identity": "ECDSA-P256", "kem": "MLKEM768-X25519"}
+
+
+def expectations(made: World) -> Expectations:
+    people = made.report.certificates["people"]
+    return Expectations(
+        origin=made.report.origin,
+        authority=hashlib.sha256(people).hexdigest(),
+        tenant=TENANT,
+        log_vkey=made.report.vkey,
+        root=made.report.certificates["root"],
+    )
+
+
+def order_of(body: dict[str, Any]) -> EnrolmentOrder:
+    return EnrolmentOrder(
+        user=body["user"],
+        device=body["device"],
+        bundle=body["bundle"],
+        purpose=EnrolmentPurpose(body["purpose"]),
+        slots=tuple(
+            SlotOrder(slot["name"], slot["algorithm"], unb64(slot["public_key"]))
+            for slot in body["slots"]
+        ),
+    )
+
+
+def proofs_of(enrolment: str, body: dict[str, Any]) -> ProofOrder:
+    proofs = {name: unb64(text) for name, text in body["proofs"].items()}
+    return ProofOrder(EnrolmentId(enrolment), proofs)
+
+
+async def order(made: World, device: Device, bundle: str = "device") -> dict[str, Any]:
+    body = device.request(bundle)
+    request = made.call("orders", body)
+    return decoded(await made.services.orders.create(request, order_of(body)))
+
+
+async def enrol(made: World, device: Device, bundle: str = "device") -> dict[str, Any]:
+    answer = await order(made, device, bundle)
+    body = device.prove(answer)
+    proofs = proofs_of(answer["enrolment"], body)
+    request = made.call("proofs", body)
+    certified = decoded(await made.services.proofs.complete(request, proofs))
+    device.accept(certified)
+    return certified
+
+
+@pytest.mark.parametrize(
+    ("identity", "kem"),
+    [
+        ("ECDSA-P256", "MLKEM768-X25519"),
+        ("Ed25519", "MLKEM1024-P384"),
+        ("ML-DSA-65", "MLKEM768-X25519"),
+    ],
+)
+async def test_a_device_is_enrolled_and_believes_the_answer(tmp_path, identity, kem):
+    async with world(tmp_path) as made:
+        device = Device("ada", "phone", {"identity": identity, "kem": kem}, expectations(made))
+        certified = await enrol(made, device)
+        assert [item["slot"] for item in certified["certificates"]] == ["identity", "kem"]
+        assert certified["receipt"]["status"] == "final"
+
+
+async def test_a_classical_kem_alone_is_refused_and_leaves_nothing(tmp_path):
+    async with world(tmp_path) as made:
+        before = made.ledger.head()
+        device = Device(
+            "ada", "phone", {"identity": "ECDSA-P256", "kem": "X25519"}, expectations(made)
+        )
+        with pytest.raises(AlgorithmRefusedError):
+            await order(made, device)
+        assert made.ledger.head() == before
+
+
+async def test_proofs_are_single_use_and_bound_to_their_transcript(tmp_path):
+    async with world(tmp_path) as made:
+        first = Device("ada", "phone", SLOTS, expectations(made))
+        second = Device("ada", "tablet", SLOTS, expectations(made))
+        one, two = await order(made, first), await order(made, second)
+        good, other = first.prove(one), second.prove(two)
+        with pytest.raises(ProofFailedError):
+            await made.services.proofs.complete(
+                made.call("p", 1), proofs_of(one["enrolment"], other)
+            )
+        await made.services.proofs.complete(made.call("p", 2), proofs_of(one["enrolment"], good))
+        with pytest.raises(ChallengeUsedError):
+            await made.services.proofs.complete(
+                made.call("p", 3), proofs_of(one["enrolment"], good)
+            )
+        made.clock.advance(minutes=11)
+        with pytest.raises(ChallengeExpiredError):
+            await made.services.proofs.complete(
+                made.call("p", 4), proofs_of(two["enrolment"], other)
+            )
+
+
+async def test_a_key_cannot_be_registered_twice(tmp_path):
+    async with world(tmp_path) as made:
+        device = Device("ada", "phone", SLOTS, expectations(made))
+        await enrol(made, device)
+        device.device = "tablet"
+        with pytest.raises(KeyReusedError):
+            await order(made, device)
+
+
+async def test_a_revoked_person_has_no_good_certificate_and_cannot_come_back(tmp_path):
+    async with world(tmp_path) as made:
+        for name in ("phone", "tablet"):
+            await enrol(made, Device("ada", name, SLOTS, expectations(made)))
+        request = made.call("revoke", {"user": "ada"})
+        answer = decoded(
+            await made.services.revocation.user(
+                request, TENANT, UserId("ada"), Reason.KEY_COMPROMISE
+            )
+        )
+        assert len(answer["revoked"]) == 4
+        published = await made.services.crls.publish("people")
+        assert published.entries == 4
+        with pytest.raises(RevokedError):
+            await order(made, Device("ada", "watch", SLOTS, expectations(made)))
+
+
+async def test_the_same_call_gives_the_same_bytes_again(tmp_path):
+    async with world(tmp_path) as made:
+        device = Device("ada", "phone", SLOTS, expectations(made))
+        answer = await order(made, device)
+        body = device.prove(answer)
+        proofs = proofs_of(answer["enrolment"], body)
+        request = made.call("proofs", body, key="once")
+
+        async def work():
+            return await made.services.proofs.complete(request, proofs)
+
+        first = await made.services.idempotency.once(request, work)
+        await enrol(made, Device("bob", "phone-2", SLOTS, expectations(made)))
+        again = await made.services.idempotency.once(request, work)
+        assert again == first
