@@ -1,0 +1,54 @@
+"""`kms`: the command line of the service. `main` is the entry point of the installed program."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from kms.cli import authorities, certificates, log, people, principals, tenants
+from kms.cli.commands import Runtime
+from kms.cli.errors import ExitCode, explain
+from kms.cli.output import print_json
+
+app = typer.Typer(
+    name="kms",
+    help="Key management of a state's own messenger: certifies devices, holds none of their keys,"
+    " and records every key event.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for group in (
+    authorities.group,
+    tenants.group,
+    principals.group,
+    certificates.group,
+    people.devices,
+    people.users,
+    log.group,
+):
+    app.add_typer(group)
+
+
+def main() -> None:
+    """Run the command that the process was started with, and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str], runtime: Runtime | None = None) -> int:
+    """Run one command; answers the exit status. Errors become sentences, never tracebacks."""
+    try:
+        status = app(args=list(arguments), prog_name="kms", standalone_mode=False, obj=runtime)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the one place where errors end
+        return _report(error, as_json="--json" in arguments)
+    return status if isinstance(status, int) else ExitCode.DONE
+
+
+def _report(error: BaseException, *, as_json: bool) -> int:
+    explanation = explain(error)
+    if isinstance(error, BrokenPipeError):
+        return ExitCode.FAILED
+    sys.stderr.write(explanation.text() + "\n")
+    if as_json:
+        print_json(explanation.document())
+    return explanation.exit_code
