@@ -25,10 +25,12 @@ MAX_CSR = 65_536
 """Larger requests are refused unread, in bytes, PEM or DER."""
 
 _EXTENSION_REQUEST = "1.2.840.113549.1.9.14"
+_BEGIN = b"-----BEGIN "
 _PEM = re.compile(
-    rb"\s*-----BEGIN (NEW )?CERTIFICATE REQUEST-----\r?\n"
+    rb"^-----BEGIN ((?:NEW )?CERTIFICATE REQUEST)-----\r?\n"
     rb"([A-Za-z0-9+/=\r\n]+)"
-    rb"-----END (NEW )?CERTIFICATE REQUEST-----\s*"
+    rb"-----END \1-----\s*\Z",
+    re.MULTILINE,
 )
 _VERSION_1 = der.integer(0)
 
@@ -85,9 +87,9 @@ class _Info:
 def _unarmoured(data: bytes) -> bytes:
     if data[:1] == b"\x30":
         return data
-    match = _PEM.fullmatch(data)
-    if match is None or match[1] != match[3]:
-        raise DerError("neither DER nor one PEM block CERTIFICATE REQUEST")
+    match = _PEM.search(data)  # RFC 7468 2: explanatory text may stand before the block
+    if match is None or data.count(_BEGIN) != 1:
+        raise DerError("neither DER nor one PEM block CERTIFICATE REQUEST at the end")
     try:
         return base64.b64decode(match[2].translate(None, b"\r\n"), validate=True)
     except binascii.Error as error:

@@ -69,6 +69,12 @@ class PublicKey:
         """Subject key identifier of the key, see `key_id`."""
         return key_id(self.raw)
 
+    def parts(self) -> tuple[tuple[Algorithm, bytes], ...]:
+        """Registry row and raw key of every component, in the order of `components`."""
+        if not self.algorithm.hybrid:
+            return ((self.algorithm, self.raw),)
+        return _split(self.algorithm, self.raw)
+
 
 def key_id(raw: bytes) -> bytes:
     """Key identifier: first 160 bits of SHA-256 over the BIT STRING's bytes (RFC 7093 method 1)."""
@@ -141,7 +147,7 @@ def parse_public_key(spki: bytes, key_algorithm: Algorithm) -> PublicKey:
     )
 
 
-def _split(hybrid: Algorithm, raw: bytes) -> list[tuple[Algorithm, bytes]]:
+def _split(hybrid: Algorithm, raw: bytes) -> tuple[tuple[Algorithm, bytes], ...]:
     parts: list[tuple[Algorithm, bytes]] = []
     begin = 0
     for name in hybrid.components:
@@ -149,7 +155,7 @@ def _split(hybrid: Algorithm, raw: bytes) -> list[tuple[Algorithm, bytes]]:
         size = row.public_key_size or 0
         parts.append((row, raw[begin : begin + size]))
         begin += size
-    return parts
+    return tuple(parts)
 
 
 def _mismatch(spki: bytes, wanted: Algorithm) -> str:
