@@ -7,14 +7,12 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool
 
 BUSY_SECONDS = 5.0
-READERS = 8
-MORE_READERS = 56
 
 PRAGMAS = {
     "journal_mode": "wal",
@@ -58,33 +56,38 @@ def database_path(url: str) -> Path:
 
 
 def writer(url: str) -> Engine:
-    """Engine with one connection, whose transactions hold the write lock from their first word."""
-    engine = _engine(url, isolation_level=None, pool_size=1, max_overflow=0)
-    # A deferred transaction that reads first can fail to become a writer, whatever the timeout.
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    return engine
+    """Engine whose transactions hold the write lock from their first word.
+
+    A transaction that reads first and then wants to write may be refused, whatever the timeout.
+    """
+    return _engine(url, begin="BEGIN IMMEDIATE")
+
+
+def snapshots(url: str) -> Engine:
+    """Engine whose transactions see one commit throughout, and hinder nobody."""
+    return _engine(url, begin="BEGIN")
 
 
 def readers(url: str) -> Engine:
-    """Engine whose connections see the last commit at each statement, for many threads."""
-    return _engine(url, isolation_level="AUTOCOMMIT", pool_size=READERS, max_overflow=MORE_READERS)
+    """Engine without transactions: each statement sees the last commit."""
+    return _engine(url, begin=None)
 
 
-def _engine(url: str, *, isolation_level: str | None, pool_size: int, max_overflow: int) -> Engine:
+def _engine(url: str, *, begin: str | None) -> Engine:
     path = database_path(url)
-    options = {} if isolation_level is None else {"isolation_level": isolation_level}
+    options = {"isolation_level": "AUTOCOMMIT"} if begin is None else {}
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         creator=lambda: _connect(path),
-        poolclass=QueuePool,
-        pool_size=pool_size,
-        max_overflow=max_overflow,
-        pool_timeout=BUSY_SECONDS,
+        # Whoever uses the engine keeps its connections open.
+        poolclass=NullPool,
         # Bound values of failed statements stay out of messages: they are personal data.
         hide_parameters=True,
         **options,
     )
     event.listen(engine, "connect", _set_up)
+    if begin is not None:
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
 
 
@@ -104,6 +107,26 @@ def _set_up(connection: DBAPIConnection, _: object) -> None:
     for name, value in PRAGMAS.items():
         cursor.execute(f"PRAGMA {name}={value}")
     cursor.close()
+
+
+def check_settings(connection: Connection, url: str) -> list[str]:
+    """Which settings did not take effect, and whether others may read the file."""
+    problems = []
+    for name, wanted in PRAGMAS.items():
+        value = connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+        if value != wanted:
+            problems.append(f"SQLite's {name} is {value}, not {wanted}: check the file system")
+    path = database_path(url)
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        problems.append(f"{path} has mode {mode:o}: run `chmod 600 {path}`")
+    return problems
+
+
+def check_pages(connection: Connection) -> list[str]:
+    """What SQLite's own check of its pages finds."""
+    found = connection.exec_driver_sql("PRAGMA quick_check(10)").scalars().all()
+    return [f"SQLite: {line}" for line in found if line != "ok"]
 
 
 def explain(error: SQLAlchemyError, place: str) -> str:

@@ -60,8 +60,8 @@ class Shape(Generic[R]):
         self.names = tuple(field.name for field in self.fields)
         self.keys: tuple[tuple[str, ...], ...] = (kind.KEY, *kind.UNIQUE)
         self._by_name = {field.name: field for field in self.fields}
-        self._values = _getter(attrgetter, self.names)
-        self._pickers = [_getter(itemgetter, map(self.names.index, key)) for key in self.keys]
+        self._values = tuple_getter(attrgetter, self.names)
+        self._pickers = [tuple_getter(itemgetter, map(self.names.index, key)) for key in self.keys]
         self._encoders = [(at, f.encode) for at, f in enumerate(self.fields) if f.encode]
         self._decoders = [(at, f.decode) for at, f in enumerate(self.fields) if f.decode]
         self._required = [at for at, field in enumerate(self.fields) if not field.nullable]
@@ -127,7 +127,7 @@ def shape_of(kind: type[R]) -> Shape[R]:
 _SHAPES: dict[type[Record], Shape[Any]] = {}
 
 
-def _getter(maker: Callable[..., Callable[[Any], Any]], parts: Any) -> Callable[[Any], Row]:
+def tuple_getter(maker: Callable[..., Callable[[Any], Any]], parts: Any) -> Callable[[Any], Row]:
     """An `attrgetter` or `itemgetter` that gives a tuple for a single part too."""
     wanted = tuple(parts)
     get = maker(*wanted)

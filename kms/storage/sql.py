@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
 from kms.domain.records import Checkpoint, Epoch, LogId, Record
 from kms.services.ports import (
@@ -19,6 +19,7 @@ from kms.services.ports import (
     Unit,
 )
 from kms.storage import dialect, statements
+from kms.storage.connections import Readers, Writer
 from kms.storage.growth import (
     Edge,
     Growth,
@@ -71,8 +72,8 @@ class SqlLedger:
 
     def __init__(self, url: str, *, faults: Faults = _no_faults) -> None:
         self._place = str(dialect.database_path(url))
-        self._writer = dialect.writer(url)
-        self._readers = dialect.readers(url)
+        self._writer = Writer(dialect.writer(url), self._place)
+        self._readers = Readers(dialect.readers(url), self._place)
         self._faults = faults
         # Held for every transaction; guards `_edge`.
         self._lock = threading.Lock()
@@ -80,8 +81,8 @@ class SqlLedger:
 
     def get(self, kind: type[R], *key: Any) -> R | None:
         """See `Ledger.get`."""
-        parameters = _old(kind.KEY, key_row(kind, key))
-        rows = self._read(statements.of(kind).get, parameters)
+        parameters = statements.old(kind.KEY, key_row(kind, key))
+        rows = self._readers.rows(statements.of(kind).get, parameters)
         return shape_of(kind).record(rows[0]) if rows else None
 
     def find(
@@ -96,28 +97,31 @@ class SqlLedger:
     ) -> list[R]:
         """See `Ledger.find`."""
         wanted = query(kind, equals, order, descending=descending, limit=limit, after=after)
-        return [shape_of(kind).record(row) for row in self._read(*statements.of(kind).find(wanted))]
+        return [
+            shape_of(kind).record(row)
+            for row in self._readers.rows(*statements.of(kind).find(wanted))
+        ]
 
     def count(self, kind: type[R], **equals: Any) -> int:
         """See `Ledger.count`."""
-        ((number,),) = self._read(*statements.of(kind).count(query(kind, equals)))
+        ((number,),) = self._readers.rows(*statements.of(kind).count(query(kind, equals)))
         return int(number)
 
     def head(self) -> TreeHead | None:
         """See `Ledger.head`."""
-        rows = self._read(statements.HEAD, {})
+        rows = self._readers.rows(statements.HEAD, {})
         return TreeHead(*rows[0]) if rows else None
 
     def tile(self, log: int, level: int, number: int) -> bytes | None:
         """See `Ledger.tile`."""
         at = {"of_log": log, "at_level": level, "at_number": number}
-        rows = self._read(statements.TILE, at)
+        rows = self._readers.rows(statements.TILE, at)
         return rows[0][0] if rows else None
 
     def reserve(self, changes: Sequence[Change]) -> Conflict | None:
         """See `Ledger.reserve`."""
         check_reserved(changes)
-        with self._translated(), self._lock:
+        with self._lock:
             try:
                 with self._transaction() as connection:
                     write_together(connection, changes)
@@ -133,7 +137,7 @@ class SqlLedger:
         if stored is not None:
             return
         head = empty_head(epoch)
-        with self._translated(), self._lock, self._transaction() as connection:
+        with self._lock, self._transaction() as connection:
             self._edge = None
             write_together(connection, [Insert(epoch)])
             row = {"log": log, "size": head.size, "root": head.root}
@@ -141,7 +145,7 @@ class SqlLedger:
 
     def commit(self, units: Sequence[Unit]) -> list[Placed | Conflict]:
         """See `Ledger.commit`."""
-        with self._translated(), self._lock:
+        with self._lock:
             for _ in range(_ATTEMPTS):
                 try:
                     return self._commit(units)
@@ -153,7 +157,7 @@ class SqlLedger:
 
     def store_note(self, log: LogId, size: int, note: bytes) -> None:
         """See `Ledger.store_note`."""
-        with self._translated(), self._lock, self._transaction() as connection:
+        with self._lock, self._transaction() as connection:
             at = {"of_log": log, "at_size": size, "new_note": note}
             stored = connection.execute(statements.STORE_NOTE, at).rowcount
         if not stored:
@@ -161,12 +165,9 @@ class SqlLedger:
 
     def close(self) -> None:
         """See `Ledger.close`."""
-        self._readers.dispose()
-        self._writer.dispose()
-
-    def _read(self, statement: Any, parameters: dict[str, Any]) -> Sequence[Any]:
-        with self._translated(), self._readers.connect() as connection:
-            return connection.execute(statement, parameters).all()
+        self._readers.close()
+        with self._lock:
+            self._writer.close()
 
     def _commit(self, units: Sequence[Unit]) -> list[Placed | Conflict]:
         try:
@@ -266,35 +267,15 @@ class SqlLedger:
 
         A crash before COMMIT returns leaves nothing of it or, at the very end, all of it.
         """
-        connection = self._writer.connect()
         try:
-            transaction = connection.begin()
-            self._faults("begin")
-            yield connection
-            self._faults("before-commit")
-            try:
-                transaction.commit()
-            except SQLAlchemyError as error:
-                connection.invalidate(error)
-                message = dialect.explain(error, self._place)
-                raise LedgerUnavailableError(message, maybe_done=True) from error
+            with self._writer.transaction() as connection:
+                self._faults("begin")
+                yield connection
+                self._faults("before-commit")
             self._faults("after-commit")
-        except BaseException as error:
+        except BaseException:
             self._edge = None
-            if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError):
-                # What a connection holds after a failure is not worth knowing.
-                connection.invalidate(error)
             raise
-        finally:
-            connection.close()
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Lets database errors out as `LedgerUnavailableError` only."""
-        try:
-            yield
-        except SQLAlchemyError as error:
-            raise LedgerUnavailableError(dialect.explain(error, self._place)) from error
 
 
 def _swap_head(connection: Connection, old: TreeHead, new: TreeHead) -> None:
@@ -303,7 +284,3 @@ def _swap_head(connection: Connection, old: TreeHead, new: TreeHead) -> None:
     swap |= {"new_size": new.size, "new_root": new.root}
     if connection.execute(statements.SWAP_HEAD, swap).rowcount != 1:
         raise _HeadMovedError
-
-
-def _old(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
-    return {f"old_{name}": value for name, value in zip(names, values, strict=True)}

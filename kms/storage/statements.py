@@ -1,14 +1,28 @@
 """SQL statements, each built once per record class and form of question."""
 
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Dialect,
+    Select,
+    UpdateBase,
+    bindparam,
+    func,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import insert as sql_insert
 from sqlalchemy.sql.dml import Update
 
 from kms.domain.records import Checkpoint, Epoch, Idempotent, Record
+from kms.storage.mapping import Row, tuple_getter
 from kms.storage.query import Query
 from kms.storage.tables import HEADS, TABLES, TILES
 
@@ -38,8 +52,10 @@ class Statements:
         delete: Removes the row of a primary key.
         get: The row of a primary key.
         holders: Per unique key, the primary key of the row that has its values.
+        names: Names of the fields.
         new_names: Names of the `new_` parameters, in the order of a row.
         old_names: Names of the `old_` parameters, in the order of a row.
+        old_key: Names of the `old_` parameters of the primary key.
     """
 
     def __init__(self, kind: type[Record]) -> None:
@@ -54,8 +70,10 @@ class Statements:
             select(*table.primary_key.columns).where(*(_is(table.columns[name]) for name in unique))
             for unique in kind.UNIQUE
         ]
-        self.new_names = [f"new_{column.name}" for column in table.columns]
-        self.old_names = [f"old_{column.name}" for column in table.columns]
+        self.names = tuple(column.name for column in table.columns)
+        self.new_names = tuple(f"new_{name}" for name in self.names)
+        self.old_names = tuple(f"old_{name}" for name in self.names)
+        self.old_key = tuple(f"old_{name}" for name in kind.KEY)
         self._find = lru_cache(maxsize=_FORMS)(self._build_find)
         self._count = lru_cache(maxsize=_FORMS)(self._build_count)
 
@@ -124,6 +142,35 @@ def of(kind: type[Record]) -> Statements:
 
 
 _STATEMENTS: dict[type[Record], Statements] = {}
+
+
+@lru_cache(maxsize=_FORMS)
+def _compiled(
+    statement: UpdateBase, names: tuple[str, ...], dialect: Dialect
+) -> tuple[str, Callable[[Row], Row]]:
+    """The text of a statement, and how its parameters are picked from values of those names."""
+    compiled = statement.compile(dialect=dialect)
+    wanted = compiled.positiontup
+    if wanted is None:
+        raise TypeError(f"{dialect.name} must be set to a positional paramstyle")
+    return compiled.string, tuple_getter(itemgetter, map(names.index, wanted))
+
+
+def execute_many(
+    connection: Connection, statement: UpdateBase, names: tuple[str, ...], rows: Iterable[Row]
+) -> int:
+    """Execute once per row of values of those names; returns how many rows that changed.
+
+    Rows hold what drivers take as it is, so SQLAlchemy's work per value is left out: it would
+    cost as much as the database's.
+    """
+    text, pick = _compiled(statement, names, connection.dialect)
+    return connection.exec_driver_sql(text, [pick(row) for row in rows]).rowcount
+
+
+def old(names: Iterable[str], values: Row) -> dict[str, Any]:
+    """Parameters that look for those values."""
+    return {f"old_{name}": value for name, value in zip(names, values, strict=True)}
 
 
 def _is(column: ColumnElement[Any]) -> ColumnElement[bool]:

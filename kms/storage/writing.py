@@ -8,17 +8,14 @@ could judge otherwise than the given one does.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import Connection
 
 from kms.domain.records import Idempotent, Record
 from kms.services.ports import Change, Conflict, Delete, Insert, Replace, TreeHead, Unit
-from kms.storage import statements
 from kms.storage.growth import is_blocked
 from kms.storage.mapping import Row, shape_of
-
-Parameters = list[dict[str, Any]]
+from kms.storage.statements import GIVE_SIZE, execute_many, of, old
 
 
 class ClashError(Exception):
@@ -27,21 +24,21 @@ class ClashError(Exception):
 
 @dataclass(slots=True)
 class _Groups:
-    """Changes by kind of statement, each in the given order."""
+    """Rows by kind of statement, each in the given order.
+
+    Attributes:
+        inserts: Rows.
+        replaces: New rows, each followed by the primary key.
+        expected: New rows, each followed by the old row.
+        deletes: Primary keys.
+        touched: Primary keys that are replaced or deleted.
+    """
 
     inserts: dict[type[Record], list[Row]] = field(default_factory=lambda: defaultdict(list))
-    replaces: dict[tuple[type[Record], bool], Parameters] = field(
-        default_factory=lambda: defaultdict(list)
-    )
-    deletes: dict[type[Record], Parameters] = field(default_factory=lambda: defaultdict(list))
+    replaces: dict[type[Record], list[Row]] = field(default_factory=lambda: defaultdict(list))
+    expected: dict[type[Record], list[Row]] = field(default_factory=lambda: defaultdict(list))
+    deletes: dict[type[Record], list[Row]] = field(default_factory=lambda: defaultdict(list))
     touched: dict[type[Record], set[Row]] = field(default_factory=lambda: defaultdict(set))
-
-    def touch(self, kind: type[Record], key: Row) -> None:
-        """Note a key that is replaced or deleted; it may be changed once only."""
-        keys = self.touched[kind]
-        if key in keys:
-            raise ClashError
-        keys.add(key)
 
 
 def write_together(connection: Connection, changes: Sequence[Change]) -> None:
@@ -53,17 +50,20 @@ def write_together(connection: Connection, changes: Sequence[Change]) -> None:
     """
     groups = _group(changes)
     for kind, rows in groups.inserts.items():
-        names = shape_of(kind).names
-        connection.execute(
-            statements.of(kind).insert, [dict(zip(names, row, strict=True)) for row in rows]
-        )
-    for (kind, expected), replaced in groups.replaces.items():
-        of_kind = statements.of(kind)
-        statement = of_kind.replace_expected if expected else of_kind.replace
-        if connection.execute(statement, replaced).rowcount != len(replaced):
+        sql = of(kind)
+        execute_many(connection, sql.insert, sql.names, rows)
+    for kind, rows in groups.replaces.items():
+        sql = of(kind)
+        names = sql.new_names + sql.old_key
+        if execute_many(connection, sql.replace, names, rows) != len(rows):
             raise ClashError
-    for kind, deleted in groups.deletes.items():
-        connection.execute(statements.of(kind).delete, deleted)
+    for kind, rows in groups.expected.items():
+        sql = of(kind)
+        names = sql.new_names + sql.old_names
+        if execute_many(connection, sql.replace_expected, names, rows) != len(rows):
+            raise ClashError
+    for kind, keys in groups.deletes.items():
+        execute_many(connection, of(kind).delete, of(kind).old_key, keys)
 
 
 def _group(changes: Sequence[Change]) -> _Groups:
@@ -75,15 +75,22 @@ def _group(changes: Sequence[Change]) -> _Groups:
         if isinstance(change, Insert):
             groups.inserts[kind].append(row)
             continue
-        groups.touch(kind, shape.key(row))
-        if isinstance(change, Delete):
-            groups.deletes[kind].append(_old(kind.KEY, shape.key(row)))
-        elif kind.UNIQUE:
-            # One replacement may free a unique value that the other takes: their order matters.
+        key = shape.key(row)
+        if key in groups.touched[kind]:
             raise ClashError
+        groups.touched[kind].add(key)
+        if isinstance(change, Delete):
+            groups.deletes[kind].append(key)
+        elif kind.UNIQUE:
+            # One replacement may free a unique value that another takes: their order matters.
+            raise ClashError
+        elif change.expected is None:
+            groups.replaces[kind].append(row + key)
         else:
-            expected = change.expected is not None
-            groups.replaces[kind, expected].append(_replacement(change, row))
+            expected = shape.row(change.expected)
+            if shape.key(expected) != key:
+                raise ClashError
+            groups.expected[kind].append(row + expected)
     for kind, touched in groups.touched.items():
         if not touched.isdisjoint(map(shape_of(kind).key, groups.inserts.get(kind, ()))):
             raise ClashError
@@ -108,19 +115,19 @@ def write_in_order(connection: Connection, changes: Sequence[Change]) -> Conflic
 
 def _write_one(connection: Connection, change: Change) -> Conflict | None:
     kind = type(change.record)
-    shape = shape_of(kind)
-    row = shape.row(change.record)
+    row = shape_of(kind).row(change.record)
+    key = shape_of(kind).key(row)
+    sql = of(kind)
     if isinstance(change, Delete):
-        connection.execute(statements.of(kind).delete, _old(kind.KEY, shape.key(row)))
+        execute_many(connection, sql.delete, sql.old_key, [key])
         return None
     obstacle = _obstacle(connection, change, row)
     if obstacle is not None:
         return Conflict(kind.__name__, obstacle)
     if isinstance(change, Insert):
-        connection.execute(statements.of(kind).insert, dict(zip(shape.names, row, strict=True)))
+        execute_many(connection, sql.insert, sql.names, [row])
     else:
-        unconditional = Replace(change.record)
-        connection.execute(statements.of(kind).replace, _replacement(unconditional, row))
+        execute_many(connection, sql.replace, sql.new_names + sql.old_key, [row + key])
     return None
 
 
@@ -128,14 +135,12 @@ def _obstacle(connection: Connection, change: Insert | Replace, row: Row) -> Row
     """The key that stands in the way of a change."""
     kind = type(change.record)
     key, *uniques = shape_of(kind).key_values(row)
-    stored = connection.execute(statements.of(kind).get, _old(kind.KEY, key)).first()
+    stored = connection.execute(of(kind).get, old(kind.KEY, key)).first()
     if is_blocked(change, None if stored is None else tuple(stored)):
         return key
-    for unique, statement, values in zip(
-        kind.UNIQUE, statements.of(kind).holders, uniques, strict=True
-    ):
-        holder = connection.execute(statement, _old(unique, values)).first()
-        if holder is not None and tuple(holder) != key:
+    for names, holder, values in zip(kind.UNIQUE, of(kind).holders, uniques, strict=True):
+        found = connection.execute(holder, old(names, values)).first()
+        if found is not None and tuple(found) != key:
             return values
     return None
 
@@ -145,24 +150,5 @@ def give_size(connection: Connection, units: Sequence[Unit], head: TreeHead) -> 
     shape = shape_of(Idempotent)
     answers = [shape.row(unit.idempotent) for unit in units if unit.idempotent is not None]
     if answers:
-        connection.execute(
-            statements.GIVE_SIZE,
-            [_old(Idempotent.KEY, shape.key(row)) | {"new_size": head.size} for row in answers],
-        )
-
-
-def _replacement(change: Replace, row: Row) -> dict[str, Any]:
-    kind = type(change.record)
-    shape = shape_of(kind)
-    of_kind = statements.of(kind)
-    parameters = dict(zip(of_kind.new_names, row, strict=True))
-    if change.expected is None:
-        return parameters | _old(kind.KEY, shape.key(row))
-    expected = shape.row(change.expected)
-    if shape.key(expected) != shape.key(row):
-        raise ClashError
-    return parameters | dict(zip(of_kind.old_names, expected, strict=True))
-
-
-def _old(names: Sequence[str], values: Row) -> dict[str, Any]:
-    return {f"old_{name}": value for name, value in zip(names, values, strict=True)}
+        rows = [(*shape.key(row), head.size) for row in answers]
+        execute_many(connection, GIVE_SIZE, (*of(Idempotent).old_key, "new_size"), rows)

@@ -1,0 +1,128 @@
+"""Connections kept open: one that writes, and as many that read as threads read at once."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Executable
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from kms.services.ports import LedgerUnavailableError
+from kms.storage.dialect import explain
+
+
+class Readers:
+    """Reads from any number of threads; each statement sees the last commit.
+
+    Args:
+        engine: Its connections commit by themselves, so an idle one holds no snapshot.
+        place: Names the database in messages.
+    """
+
+    def __init__(self, engine: Engine, place: str) -> None:
+        self._engine = engine
+        self._place = place
+        # Appending to and popping from a deque is atomic; who popped a connection owns it.
+        self._idle: deque[Connection] = deque()
+
+    def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Any]:
+        """All rows of a statement.
+
+        Raises:
+            LedgerUnavailableError: The store failed.
+        """
+        try:
+            with self._connection() as connection:
+                return connection.execute(statement, parameters).all()
+        except SQLAlchemyError as error:
+            raise LedgerUnavailableError(explain(error, self._place)) from error
+
+    def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            self._idle.pop().close()
+        self._engine.dispose()
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._engine.connect()
+        try:
+            yield connection
+        except BaseException:
+            _discard(connection)
+            raise
+        self._idle.append(connection)
+
+
+class Writer:
+    """One connection that writes; its user holds a lock around it.
+
+    Args:
+        engine: Its transactions hold the database's write lock from their beginning.
+        place: Names the database in messages.
+    """
+
+    def __init__(self, engine: Engine, place: str) -> None:
+        self._engine = engine
+        self._place = place
+        self._connection: Connection | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Committed where the block ends, undone where it raises.
+
+        Raises:
+            IntegrityError: As it comes from the block.
+            LedgerUnavailableError: The store failed; `maybe_done` if that was in COMMIT itself.
+        """
+        try:
+            connection = self._open()
+            connection.begin()
+            yield connection
+        except IntegrityError:
+            self._roll_back()
+            raise
+        except SQLAlchemyError as error:
+            self.close()
+            raise LedgerUnavailableError(explain(error, self._place)) from error
+        except BaseException:
+            self._roll_back()
+            raise
+        self._commit(connection)
+
+    def close(self) -> None:
+        """Close the connection, undoing what is not committed; the next transaction opens one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            _discard(connection)
+        self._engine.dispose()
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
+
+    def _commit(self, connection: Connection) -> None:
+        try:
+            connection.commit()
+        except SQLAlchemyError as error:
+            self.close()
+            raise LedgerUnavailableError(explain(error, self._place), maybe_done=True) from error
+
+    def _roll_back(self) -> None:
+        if self._connection is None:
+            return
+        try:
+            self._connection.rollback()
+        except SQLAlchemyError:
+            self.close()
+
+
+def _discard(connection: Connection) -> None:
+    """Close for good: what a connection holds after a failure is not worth knowing."""
+    connection.invalidate()
+    connection.close()

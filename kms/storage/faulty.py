@@ -1,0 +1,120 @@
+"""A ledger that fails on command, with the work not done or done: for tests of what comes after."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from kms.domain.records import LogId, Record
+from kms.services.ports import (
+    Change,
+    Conflict,
+    Ledger,
+    LedgerUnavailableError,
+    Placed,
+    TreeHead,
+    Unit,
+)
+
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+
+
+class Fault(StrEnum):
+    """How a call fails.
+
+    REFUSED: not done, and the caller is told so.
+    LOST: not done, and the caller is told that it may be.
+    DONE: done, and the caller is told that it may be.
+    """
+
+    REFUSED = "refused"
+    LOST = "lost"
+    DONE = "done"
+
+
+class FaultyLedger:
+    """Any `Ledger`, whose next calls fail as told; the others go through.
+
+    Args:
+        ledger: Does the work.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._faults: dict[str, deque[Fault]] = {}
+
+    def fail_next(self, method: str, *faults: Fault) -> None:
+        """Let the next calls of a method fail, one per fault, after those already told of.
+
+        Raises:
+            ValueError: The ledger has no such method.
+        """
+        if method.startswith("_") or not callable(getattr(Ledger, method, None)):
+            raise ValueError(f"a ledger has no method {method!r}")
+        self._faults.setdefault(method, deque()).extend(faults)
+
+    def get(self, kind: type[R], *key: Any) -> R | None:
+        """See `Ledger.get`."""
+        return self._call("get", lambda: self._ledger.get(kind, *key))
+
+    def find(
+        self,
+        kind: type[R],
+        *,
+        order: tuple[str, ...] = (),
+        descending: bool = False,
+        limit: int | None = None,
+        after: tuple[Any, ...] | None = None,
+        **equals: Any,
+    ) -> list[R]:
+        """See `Ledger.find`."""
+        return self._call(
+            "find",
+            lambda: self._ledger.find(
+                kind, order=order, descending=descending, limit=limit, after=after, **equals
+            ),
+        )
+
+    def count(self, kind: type[R], **equals: Any) -> int:
+        """See `Ledger.count`."""
+        return self._call("count", lambda: self._ledger.count(kind, **equals))
+
+    def reserve(self, changes: Sequence[Change]) -> Conflict | None:
+        """See `Ledger.reserve`."""
+        return self._call("reserve", lambda: self._ledger.reserve(changes))
+
+    def open_log(self, log: LogId, origin: str, key: str, vkey: str) -> None:
+        """See `Ledger.open_log`."""
+        self._call("open_log", lambda: self._ledger.open_log(log, origin, key, vkey))
+
+    def commit(self, units: Sequence[Unit]) -> list[Placed | Conflict]:
+        """See `Ledger.commit`."""
+        return self._call("commit", lambda: self._ledger.commit(units))
+
+    def head(self) -> TreeHead | None:
+        """See `Ledger.head`."""
+        return self._call("head", self._ledger.head)
+
+    def tile(self, log: LogId, level: int, number: int) -> bytes | None:
+        """See `Ledger.tile`."""
+        return self._call("tile", lambda: self._ledger.tile(log, level, number))
+
+    def store_note(self, log: LogId, size: int, note: bytes) -> None:
+        """See `Ledger.store_note`."""
+        self._call("store_note", lambda: self._ledger.store_note(log, size, note))
+
+    def close(self) -> None:
+        """See `Ledger.close`."""
+        self._ledger.close()
+
+    def _call(self, method: str, work: Callable[[], T]) -> T:
+        faults = self._faults.get(method)
+        if not faults:
+            return work()
+        fault = faults.popleft()
+        if fault is Fault.DONE:
+            work()
+        raise LedgerUnavailableError(
+            f"{method} failed on command ({fault})", maybe_done=fault is not Fault.REFUSED
+        )
