@@ -39,7 +39,7 @@ class FrameError(Exception):
 
 
 class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: Annotated[int, Meta(ge=0, lt=2**63)]
+    id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class StatementFrame(
@@ -72,7 +72,7 @@ class ReadAttributes(_Message, frozen=True, tag="attributes"):
 class ReadJournal(_Message, frozen=True, tag="journal"):
     """Read a page of the journal."""
 
-    after: Annotated[int, Meta(ge=0, lt=2**63)]
+    after: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     limit: Annotated[int, Meta(ge=0, le=MAX_PAGE)]
 
 
