@@ -53,16 +53,16 @@ class TlsKeeper:
 
     async def ensure(self) -> None:
         """Wait until there is a certificate that is good for now."""
-        while not await self._round():
+        good = await self._round()
+        while not good:
             await asyncio.sleep(RETRY_SECONDS)
+            good = await self._round()
 
     async def run(self) -> None:
         """Renew in time; ends only when cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            if await self._round():
-                continue
-            await asyncio.sleep(RETRY_SECONDS)
+            good = await self._round()
+            await asyncio.sleep(LOOK_SECONDS if good else RETRY_SECONDS)
 
     async def _round(self) -> bool:
         if not self._due():

@@ -1,12 +1,14 @@
 """The main flow through the use cases, driven by the reference client, over in-memory ports."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kms.device import Device, Expectations
 from kms.domain.records import EnrolmentId, Reason, UserId
+from kms.services.answers import Answer
 from kms.services.enrolment_orders import EnrolmentOrder, SlotOrder
 from kms.services.enrolment_proofs import ProofOrder
 from kms.services.errors import (
@@ -78,7 +80,9 @@ async def enrol(made: World, device: Device, bundle: str = "device") -> dict[str
         ("ML-DSA-65", "MLKEM768-X25519"),
     ],
 )
-async def test_a_device_is_enrolled_and_believes_the_answer(tmp_path, identity, kem):
+async def test_a_device_is_enrolled_and_believes_the_answer(
+    tmp_path: Path, identity: str, kem: str
+):
     async with world(tmp_path) as made:
         device = Device("ada", "phone", {"identity": identity, "kem": kem}, expectations(made))
         certified = await enrol(made, device)
@@ -86,7 +90,7 @@ async def test_a_device_is_enrolled_and_believes_the_answer(tmp_path, identity, 
         assert certified["receipt"]["status"] == "final"
 
 
-async def test_a_classical_kem_alone_is_refused_and_leaves_nothing(tmp_path):
+async def test_a_classical_kem_alone_is_refused_and_leaves_nothing(tmp_path: Path):
     async with world(tmp_path) as made:
         before = made.ledger.head()
         device = Device(
@@ -97,7 +101,7 @@ async def test_a_classical_kem_alone_is_refused_and_leaves_nothing(tmp_path):
         assert made.ledger.head() == before
 
 
-async def test_proofs_are_single_use_and_bound_to_their_transcript(tmp_path):
+async def test_proofs_are_single_use_and_bound_to_their_transcript(tmp_path: Path):
     async with world(tmp_path) as made:
         first = Device("ada", "phone", SLOTS, expectations(made))
         second = Device("ada", "tablet", SLOTS, expectations(made))
@@ -119,7 +123,7 @@ async def test_proofs_are_single_use_and_bound_to_their_transcript(tmp_path):
             )
 
 
-async def test_a_key_cannot_be_registered_twice(tmp_path):
+async def test_a_key_cannot_be_registered_twice(tmp_path: Path):
     async with world(tmp_path) as made:
         device = Device("ada", "phone", SLOTS, expectations(made))
         await enrol(made, device)
@@ -128,7 +132,7 @@ async def test_a_key_cannot_be_registered_twice(tmp_path):
             await order(made, device)
 
 
-async def test_a_revoked_person_has_no_good_certificate_and_cannot_come_back(tmp_path):
+async def test_a_revoked_person_has_no_good_certificate_and_cannot_come_back(tmp_path: Path):
     async with world(tmp_path) as made:
         for name in ("phone", "tablet"):
             await enrol(made, Device("ada", name, SLOTS, expectations(made)))
@@ -145,7 +149,7 @@ async def test_a_revoked_person_has_no_good_certificate_and_cannot_come_back(tmp
             await order(made, Device("ada", "watch", SLOTS, expectations(made)))
 
 
-async def test_the_same_call_gives_the_same_bytes_again(tmp_path):
+async def test_the_same_call_gives_the_same_bytes_again(tmp_path: Path):
     async with world(tmp_path) as made:
         device = Device("ada", "phone", SLOTS, expectations(made))
         answer = await order(made, device)
@@ -153,7 +157,7 @@ async def test_the_same_call_gives_the_same_bytes_again(tmp_path):
         proofs = proofs_of(answer["enrolment"], body)
         request = made.call("proofs", body, key="once")
 
-        async def work():
+        async def work() -> Answer:
             return await made.services.proofs.complete(request, proofs)
 
         first = await made.services.idempotency.once(request, work)
