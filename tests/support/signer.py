@@ -1,0 +1,173 @@
+"""A signer as a process of its own, with checkers that believe whatever is not marked as bad.
+
+Run as a module it is that process: `python -m tests.support.signer` with a JSON argument.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hsm_drivers.errors import HsmError, StatementRefusedError
+from hsm_drivers.pin import Pin
+from hsm_drivers.pkcs11 import Pkcs11Driver
+from hsm_drivers.ports import (
+    Checked,
+    Head,
+    KeyLabel,
+    KeyRecord,
+    KeySpec,
+    Purpose,
+    Statement,
+    StatementChecker,
+)
+from hsm_drivers.signer import serve
+from hsm_drivers.state import SignerState
+from tests.support.softhsm import SoftHsm
+
+ROOT = Path(__file__).parents[2]
+CA = KeyLabel("ca")
+LOG = KeyLabel("log")
+CA_SPEC = KeySpec(CA, "ECDSA-P256", (Purpose.CERTIFICATE, Purpose.CRL), {Purpose.CERTIFICATE: {}})
+LOG_SPEC = KeySpec(
+    LOG, "Ed25519", (Purpose.CHECKPOINT,), {Purpose.CHECKPOINT: {"name": "example.org/log"}}
+)
+
+
+def certificate(message: bytes = b"tbs") -> Statement:
+    return Statement(CA, Purpose.CERTIFICATE, message)
+
+
+def checkpoint(size: int, root: bytes = b"r", origin: str = "example.org/log/1") -> Statement:
+    return Statement(LOG, Purpose.CHECKPOINT, b"%s\n%d\n%s\n" % (origin.encode(), size, root))
+
+
+def check_any(record: KeyRecord, statement: Statement, head: Head | None) -> Checked:
+    if statement.message.startswith(b"bad"):
+        raise StatementRefusedError("the message says itself that it is bad")
+    if statement.message.startswith(b"bug"):
+        raise ZeroDivisionError
+    return Checked(reference=hashlib.sha256(statement.message).hexdigest()[:40])
+
+
+def check_size(record: KeyRecord, statement: Statement, head: Head | None) -> Checked:
+    """No more than the parse: growth is the core's second look."""
+    origin, size, root, _ = statement.message.split(b"\n")
+    new = Head(origin.decode(), int(size), hashlib.sha256(root).digest())
+    return Checked(reference=size.decode(), head=new)
+
+
+CHECKERS: dict[Purpose, StatementChecker] = {
+    Purpose.CERTIFICATE: check_any,
+    Purpose.CRL: check_any,
+    Purpose.CHECKPOINT: check_size,
+}
+
+
+@dataclass
+class SignerProcess:
+    """A running signer; `stop` and `kill` may be called once each, in any order."""
+
+    directory: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "socket"
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "log").read_text()
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "state"
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(10)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+
+def start(
+    directory: Path,
+    token: SoftHsm,
+    *,
+    ceremony: bool = True,
+    uids: tuple[int, ...] | None = None,
+    pin: str | None = None,
+) -> SignerProcess:
+    """Start a signer and wait until it listens or has ended."""
+    directory.mkdir(exist_ok=True)
+    job = {
+        "directory": str(directory),
+        "module": token.module,
+        "token": token.label,
+        "ceremony": ceremony,
+        "uids": [os.getuid()] if uids is None else list(uids),
+    }
+    with (directory / "log").open("a") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.signer", json.dumps(job)],
+            cwd=ROOT,
+            env={**os.environ, "SOFTHSM2_CONF": str(token.conf)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin as stdin, process.stdout as stdout:
+        stdin.write((token.pin.reveal() if pin is None else pin).encode())
+        stdin.close()
+        stdout.readline()
+    return SignerProcess(directory, process)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def main() -> int:
+    """As `bootstrap` composes a signer, but with the checkers above."""
+    job = json.loads(sys.argv[1])
+    directory = Path(job["directory"])
+    try:
+        driver = Pkcs11Driver(job["module"], job["token"], Pin(sys.stdin.read()))
+        state = SignerState(directory / "state")
+    except HsmError as error:
+        sys.stderr.write(f"{error.code}: {error}\n")
+        return 3
+    path = directory / "socket"
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener, state:
+        listener.bind(str(path))
+        listener.listen()
+        os.write(sys.stdout.fileno(), b"listening\n")
+        serve(
+            driver,
+            CHECKERS,
+            state,
+            listener,
+            ceremony=job["ceremony"],
+            allowed_uids=frozenset(job["uids"]),
+        )
+    driver.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
