@@ -1,16 +1,12 @@
 """The main flow through the use cases, driven by the reference client, over in-memory ports."""
 
-import hashlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from kms.device import Device, Expectations
-from kms.domain.records import EnrolmentId, Reason, UserId
+from kms.device import Device
+from kms.domain.records import Reason, UserId
 from kms.services.answers import Answer
-from kms.services.enrolment_orders import EnrolmentOrder, SlotOrder
-from kms.services.enrolment_proofs import ProofOrder
 from kms.services.errors import (
     AlgorithmRefusedError,
     ChallengeExpiredError,
@@ -19,57 +15,10 @@ from kms.services.errors import (
     ProofFailedError,
     RevokedError,
 )
-from kms.wire import EnrolmentPurpose, unb64
-from tests.support.services import TENANT, World, decoded, world
+from tests.support.flow import SLOTS, enrol, expectations, order, proofs_of
+from tests.support.services import TENANT, decoded, world
 
 pytestmark = pytest.mark.anyio
-
-SLOTS = {"identity": "ECDSA-P256", "kem": "MLKEM768-X25519"}
-
-
-def expectations(made: World) -> Expectations:
-    people = made.report.certificates["people"]
-    return Expectations(
-        origin=made.report.origin,
-        authority=hashlib.sha256(people).hexdigest(),
-        tenant=TENANT,
-        log_vkey=made.report.vkey,
-        root=made.report.certificates["root"],
-    )
-
-
-def order_of(body: dict[str, Any]) -> EnrolmentOrder:
-    return EnrolmentOrder(
-        user=body["user"],
-        device=body["device"],
-        bundle=body["bundle"],
-        purpose=EnrolmentPurpose(body["purpose"]),
-        slots=tuple(
-            SlotOrder(slot["name"], slot["algorithm"], unb64(slot["public_key"]))
-            for slot in body["slots"]
-        ),
-    )
-
-
-def proofs_of(enrolment: str, body: dict[str, Any]) -> ProofOrder:
-    proofs = {name: unb64(text) for name, text in body["proofs"].items()}
-    return ProofOrder(EnrolmentId(enrolment), proofs)
-
-
-async def order(made: World, device: Device, bundle: str = "device") -> dict[str, Any]:
-    body = device.request(bundle)
-    request = made.call("orders", body)
-    return decoded(await made.services.orders.create(request, order_of(body)))
-
-
-async def enrol(made: World, device: Device, bundle: str = "device") -> dict[str, Any]:
-    answer = await order(made, device, bundle)
-    body = device.prove(answer)
-    proofs = proofs_of(answer["enrolment"], body)
-    request = made.call("proofs", body)
-    certified = decoded(await made.services.proofs.complete(request, proofs))
-    device.accept(certified)
-    return certified
 
 
 @pytest.mark.parametrize(
