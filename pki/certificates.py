@@ -141,12 +141,14 @@ def authority_urls(base_url: str, name: str) -> tuple[str, str]:
     """Public URLs of an authority's CRL and certificate.
 
     Raises:
-        ProfileError: The base is not an http(s) URL with a DNS host, or ends in a slash.
+        ProfileError: The base is not an http(s) URL of a domain or IPv4 address, or ends in a slash.
     """
     urls = (f"{base_url}/pki/{name}.crl", f"{base_url}/pki/{name}.cer")
-    if base_url.endswith("/") or not all(map(names.is_web_uri, urls)):
+    if base_url.endswith("/") or not all(map(names.is_location, urls)):
         raise ProfileError(
-            f"{base_url[:80]!r} is not an http(s) URL without a trailing slash", field="base_url"
+            f"{base_url[:80]!r} is not an http(s) URL of a domain or IPv4 address without a slash at "
+            "its end",
+            field="base_url",
         )
     return urls
 
@@ -332,5 +334,5 @@ def _lint_names(request: CertificateRequest) -> None:
         if not names.is_web_uri(uri):
             raise LintError(f"{uri[:80]!r} is not a URI that can be certified", field="uris")
     for name in request.dns:
-        if not names.is_domain(name):
+        if not names.is_host_name(name):
             raise LintError(f"{name[:80]!r} is not a DNS name in lower case", field="dns")

@@ -200,7 +200,7 @@ def _misfit(shape: _Shape, tbs: Tbs, alt_names: extensions.AltNames) -> str | No
     for uri in alt_names.uris:
         if not uri.startswith(shape.prefixes) or not names.is_web_uri(uri):
             return f"its name {uri[:80]!r} is not one that this key may certify"
-    if not all(map(names.is_domain, alt_names.dns)):
+    if not all(map(names.is_host_name, alt_names.dns)):
         return "a DNS name of it is not one"
     return None
 
@@ -293,7 +293,7 @@ def _check_locations(tbs: Tbs) -> None:
 
 @lru_cache(maxsize=64)
 def _is_location(url: str) -> bool:
-    return names.is_web_uri(url)
+    return names.is_location(url)
 
 
 def _raw_key(spki: bytes) -> bytes:

@@ -7,6 +7,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv4Address
 from urllib.parse import quote, unquote
 
 from pki import der
@@ -18,8 +19,9 @@ UPPER_BOUND = 64
 
 MAX_URI = 2048
 
-_DOMAIN = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z][a-z0-9-]*")
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_LABELS = re.compile(
+    r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
+)
 _SEGMENT_SAFE = "!$&'()*+,;=:@"  # RFC 3986 pchar beside the unreserved characters
 _WEB_URI = re.compile(
     r"https?://(?P<host>[a-z0-9.-]{1,253})(?::[0-9]{1,5})?"
@@ -100,23 +102,49 @@ def common_name(name: bytes) -> str | None:
     return values[-1] if values else None
 
 
-def is_domain(text: str) -> bool:
-    """Whether the text is a lower-case DNS name whose labels are LDH (RFC 1123)."""
-    if not _DOMAIN.fullmatch(text):
+def is_host_name(text: str) -> bool:
+    """Whether the text is a lower-case DNS name of one or more LDH labels (RFC 1123)."""
+    if len(text) > 253 or not _LABELS.fullmatch(text):
         return False
-    return all(_LABEL.fullmatch(label) for label in text.split("."))
+    return not text.rpartition(".")[2].isdigit()  # else it might be an address
+
+
+def is_domain(text: str) -> bool:
+    """Whether the text is a host name of two labels or more, as URIs in certificates need it.
+
+    RFC 5280 4.2.1.6: the host of a URI is fully qualified.
+    """
+    return "." in text and is_host_name(text)
 
 
 def is_web_uri(text: str) -> bool:
-    """Whether the text is an http(s) URI with a DNS host and a plain path, nothing else.
+    """Whether the text is an http(s) URI with a domain and a plain path, nothing else.
 
     No user information, query or fragment, and no segment `.` or `..`, which software resolves
     away: two different strings never name one resource.
     """
     match = _WEB_URI.fullmatch(text) if len(text) <= MAX_URI else None
-    if match is None or not is_domain(match["host"]):
+    return match is not None and is_domain(match["host"]) and _plain_path(match["path"])
+
+
+def is_location(text: str) -> bool:
+    """Whether the text is where a CRL or certificate can be had: as `is_web_uri`, or at IPv4."""
+    match = _WEB_URI.fullmatch(text) if len(text) <= MAX_URI else None
+    if match is None or not _plain_path(match["path"]):
         return False
-    segments = match["path"].replace("%2E", ".").split("/")
+    host = match["host"]
+    return is_domain(host) or _is_ipv4(host)
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        return str(IPv4Address(text)) == text
+    except ValueError:
+        return False
+
+
+def _plain_path(path: str) -> bool:
+    segments = path.replace("%2E", ".").split("/")
     return "." not in segments and ".." not in segments
 
 
@@ -128,7 +156,9 @@ def _segment(value: str, field: str) -> str:
 
 def _base(domain: str) -> str:
     if not is_domain(domain):
-        raise ProfileError(f"{domain[:80]!r} is not a DNS name in lower case", field="domain")
+        raise ProfileError(
+            f"{domain[:80]!r} is not a fully qualified DNS name in lower case", field="domain"
+        )
     return f"https://{domain}"
 
 

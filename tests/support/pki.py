@@ -26,7 +26,7 @@ from pki.profiles import certificate_profile, certificate_profiles
 from policies.algorithms import Algorithm, Kind, Scheme, algorithm, algorithms
 from policies.decisions import Protection
 
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(microsecond=0)  # certtool can verify at no other time
 BASE_URL = "http://pki.example.org"
 DOMAIN = "chat.interior.example"
 NAMES = {
@@ -219,7 +219,10 @@ def request(profile: str, key: PublicKey, serial: int = 1 << 126, **changes: Any
     if row.authority == "people":
         values["uris"] = (device_uri(DOMAIN, "alice", "phone-1"),)
     elif profile == "tls-server":
-        values["dns"], values["ips"] = ("kms.example.org", "localhost"), ("127.0.0.1", "::1")
+        values["dns"], values["ips"] = (
+            ("kms.example.org", "kms.internal.example"),
+            ("127.0.0.1", "::1"),
+        )
     else:
         values["uris"] = (principal_uri(DOMAIN, "matrix"),)
     return CertificateRequest(**(values | changes))
