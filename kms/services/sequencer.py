@@ -27,6 +27,7 @@ from kms.tlog.checkpoint import Checkpoint
 from kms.tlog.notes import NoteSignature, VerifierKey, format_note
 from kms.tlog.tiles import NodeCache
 from kms.tlog.tree import consistency_proof
+from kms.tlog.tree import root as tree_root
 
 T = TypeVar("T")
 
@@ -245,8 +246,7 @@ class Sequencer:
                 f"the signer signed a head of size {remembered.size}, the ledger holds {size}: "
                 "it lost events (an old copy restored?). Run `kms log new-epoch`."
             )
-        record = self._ledger.get(CheckpointRecord, committed.log, remembered.size)
-        if record is not None and record.root != remembered.root:
+        if tree_root(remembered.size, self.nodes(committed.log)) != remembered.root:
             raise LogRolledBackError(
                 f"the ledger's root at size {remembered.size} is not the one that was signed. "
                 "Run `kms log new-epoch`."

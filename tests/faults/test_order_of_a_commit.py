@@ -1,5 +1,6 @@
 """Whatever fails between two steps of a commit: nothing acknowledged is lost, nothing doubled."""
 
+import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -8,8 +9,16 @@ from pathlib import Path
 import pytest
 
 from hsm_drivers.ports import Purpose, StatementSigner
-from kms.domain.records import Certificate, CertificateStatus, Reason, UserId
-from kms.services.errors import KmsError, LogUnavailableError, Retry, SignerUnavailableError
+from kms.domain.records import Certificate, CertificateStatus, Event, Reason, UserId
+from kms.services.core import Core
+from kms.services.epochs import continue_log, open_next_epoch
+from kms.services.errors import (
+    KmsError,
+    LogUnavailableError,
+    Retry,
+    SignerUnavailableError,
+    StateError,
+)
 from kms.services.sequencer import LogRolledBackError
 from kms.storage.faulty import Fault as LedgerFault
 from kms.storage.faulty import FaultyLedger
@@ -180,4 +189,22 @@ async def test_a_rolled_back_ledger_is_noticed_and_never_continued(tmp_path: Pat
             with pytest.raises(LogRolledBackError):
                 await restored.crls.publish("people")
             assert core.ledger.head() == before
+            await continue_in_a_new_epoch(made, core, executor)
             core.ledger.close()
+
+
+async def continue_in_a_new_epoch(made: World, core: Core, executor: ThreadPoolExecutor) -> None:
+    """The way out: the new epoch names the lost head, and what it held is found and revoked."""
+    old = core.ledger.head()
+    assert old is not None
+    lost = (await made.signer.health()).heads[0]
+    epoch = await open_next_epoch(core.ledger, made.signer, executor)
+    assert epoch.origin == f"{lost.origin.removesuffix('1')}2"
+    fresh = build_core(core.ledger, made.signer, made.clock, epoch.origin, epoch.vkey, executor)
+    with pytest.raises(StateError):
+        await continue_log(fresh, lost, ["alice"], "restored from a copy")
+    sealed = await continue_log(fresh, lost, ["alice", "bob"], "restored from a copy")
+    assert sealed.note is not None
+    leaf = json.loads(core.ledger.find(Event, log=epoch.log)[0].leaf)
+    assert leaf["detail"]["previous"]["size"] == lost.size > old.size
+    assert await compose(fresh).upkeep.sweep() == 1
