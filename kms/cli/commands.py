@@ -32,6 +32,9 @@ TenantOption = Annotated[
     str | None, typer.Option("--tenant", help="Tenant; the caller's own by default.")
 ]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Most records to show.")]
+PinFdOption = Annotated[
+    int | None, typer.Option("--pin-fd", min=0, help="Read the token's PIN from this descriptor.")
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 _AsOption = Annotated[
@@ -111,7 +114,7 @@ def remote(function: Callable[Concatenate[Session, P], Shown]) -> Callable[..., 
         with ApiClient(runtime.api(settings), idempotency_key=idempotency_key) as api:
             nearby = None if server is not None else home or Environment().home
             session = Session(api, runtime, as_json, public or _public_of(nearby))
-            _finish(_call(function, session, arguments), as_json=as_json)
+            finish(_call(function, session, arguments), as_json=as_json)
 
     return _with_options(function, command)
 
@@ -121,7 +124,7 @@ def local(function: Callable[Concatenate[Settings, P], Shown]) -> Callable[..., 
 
     def command(*, home: HomeOption = None, as_json: JsonOption = False, **arguments: Any) -> None:
         settings = load(locate(home))
-        _finish(_call(function, settings, arguments), as_json=as_json)
+        finish(_call(function, settings, arguments), as_json=as_json)
 
     return _with_options(function, command)
 
@@ -149,10 +152,11 @@ def _call(function: Callable[..., Shown], subject: object, arguments: dict[str, 
     return function(subject, **arguments)
 
 
-def _finish(shown: Shown, *, as_json: bool) -> None:
+def finish(shown: Shown, *, as_json: bool) -> None:
+    """Print the outcome and end the command with its status."""
     show(shown, as_json=as_json)
-    if shown.failed:
-        raise typer.Exit(ExitCode.FAILED)
+    if shown.status != ExitCode.DONE:
+        raise typer.Exit(shown.status)
 
 
 def _with_options(

@@ -18,6 +18,7 @@ from hsm_drivers.errors import HsmError, PinRefusedError, TokenUnavailableError
 from kms.config import ConfigError
 from kms.home import HomeBusyError
 from kms.pin import PinError
+from kms.services.ceremony_plan import PlanError
 from kms.services.errors import KmsError
 from kms.services.ports import LedgerUnavailableError
 from kms.signer_process import SignerStartError
@@ -128,6 +129,7 @@ RULES = (
     Rule(MalformedAnswerError, ExitCode.FAILED),
     Rule(UnreachableError, ExitCode.USAGE),
     Rule(UsageProblemError, ExitCode.USAGE),
+    Rule(PlanError, ExitCode.USAGE),
     Rule(HomeBusyError, ExitCode.USAGE),
     Rule(PinError, ExitCode.USAGE),
     Rule(ConfigError, ExitCode.USAGE),

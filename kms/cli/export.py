@@ -106,11 +106,11 @@ def epoch_of(head: Checkpoint) -> str:
     return epoch
 
 
-def _openings(api: ApiClient, size: int) -> list[dict[str, Any]]:
-    """What opens the commitments of each event, where it still exists."""
+def _openings(api: ApiClient, size: int) -> dict[str, list[dict[str, Any]]]:
+    """By index of the event, what opens its commitments, where that still exists."""
     found = api.listing("/v1/events", "events", {"after": -1}, EVERYTHING)
-    return [
-        {"index": item.get("index"), "openings": records_of(item, "openings")}
+    return {
+        str(item["index"]): records_of(item, "openings")
         for item in found.records
         if isinstance(item.get("index"), int) and item["index"] < size and item.get("openings")
-    ]
+    }

@@ -5,7 +5,17 @@ from collections.abc import Sequence
 
 import typer
 
-from kms.cli import authorities, certificates, log, people, principals, tenants
+from kms.cli import (
+    authorities,
+    certificates,
+    founding,
+    local_principals,
+    log,
+    people,
+    principals,
+    serving,
+    tenants,
+)
 from kms.cli.commands import Runtime
 from kms.cli.errors import ExitCode, explain
 from kms.cli.output import print_json
@@ -28,6 +38,11 @@ for group in (
     log.group,
 ):
     app.add_typer(group)
+app.command("init")(founding.init)
+app.command("serve")(serving.serve)
+authorities.group.command("ceremony")(founding.ceremony)
+principals.group.command("dev-clients")(local_principals.dev_clients)
+principals.group.command("bootstrap-officer")(local_principals.bootstrap_officer)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from kms.cli.errors import printable
+from kms.cli.errors import ExitCode, printable
 
 _UNBOUNDED = 10_000
 """Columns of what is not a terminal: nothing is wrapped or cut for a pipe."""
@@ -25,12 +25,12 @@ class Shown:
     Attributes:
         document: For `--json`.
         view: For people.
-        failed: Whether the command is to end with status 1.
+        status: How the command ends.
     """
 
     document: Mapping[str, Any]
     view: RenderableType
-    failed: bool = False
+    status: int = ExitCode.DONE
 
 
 def show(shown: Shown, *, as_json: bool) -> None:
