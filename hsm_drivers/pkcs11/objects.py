@@ -63,7 +63,12 @@ def public_of(session: Any, private: Any) -> Any:
 
 
 def _search(session: Any, wanted: dict[Any, Any]) -> Sequence[Any]:
-    """Exhausts the search: python-pkcs11 holds its lock until it is."""
+    """Exhausts the search: python-pkcs11 holds its lock until it is.
+
+    A search that cannot begin leaves python-pkcs11 0.10.1 an object whose finaliser prints a
+    traceback; so a lost session is noticed before, by a call that has no such habit.
+    """
+    session.generate_random(8)
     return list(session.get_objects(wanted))
 
 
