@@ -1,0 +1,120 @@
+"""Putting all questions to a record, in the order in which the answers build on each other. Pure.
+
+A check that lacks what an earlier one could not establish fails or says so; none passes silently.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kms import wire
+from kms.audit import (
+    certificates,
+    decisions,
+    lists,
+    names,
+    receipts,
+    replay,
+    summary,
+    tree,
+)
+from kms.audit.findings import Check
+from kms.audit.history import History
+from kms.audit.layout import Record
+from policies.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the auditor brings along.
+
+    Attributes:
+        root: DER of the root certificate that is trusted; None takes the log's word for it.
+        older: Name and content of an older checkpoint that the log must extend.
+        policies: Policies by hash, to decide again what the log says was decided.
+    """
+
+    root: bytes | None = None
+    older: tuple[str, bytes] | None = None
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """All checks, and what the log says for a report.
+
+    Attributes:
+        checks: In the order made.
+        origin: Name of the log, if its head verifies.
+        size: Leaves that the head covers.
+        events: Index to leaf, those that are well formed.
+        history: The replayed log.
+    """
+
+    checks: tuple[Check, ...]
+    origin: str | None
+    size: int | None
+    events: Mapping[int, wire.Leaf]
+    history: History
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed anywhere."""
+        return all(check.ok for check in self.checks)
+
+    @property
+    def failures(self) -> int:
+        """How many failures there are in all."""
+        return sum(len(check.failures) for check in self.checks)
+
+
+def assess(record: Record, given: Given) -> Assessment:
+    """Verify a record.
+
+    Args:
+        record: The directory's bytes.
+        given: What the auditor brings along.
+    """
+    key_check, key = tree.read_key(record.vkey)
+    head_check, head = tree.read_head(record.checkpoint, key)
+    leaves_check, leaves = tree.gather_leaves(record.events, record.tiles, head)
+    own = tree.Tree.of(leaves)
+    events_check, events = replay.check_events(leaves, head.origin if head else None)
+    openings_check, known = names.check_openings(record.openings, events)
+    replay_check, history = replay.replay(events, known, record.vkey)
+    summary_check, claims = summary.read_summary(record.summary)
+    match_check, inventory = certificates.match(
+        record.certificates, history, known, complete=summary.complete(claims)
+    )
+    size = head.size if head else None
+    summary.check_summary(summary_check, claims, size, history, inventory, known)
+    checks = [
+        _check_files(record),
+        key_check,
+        head_check,
+        leaves_check,
+        tree.check_tree(own, head, record.tiles),
+        events_check,
+        openings_check,
+        replay_check,
+        receipts.check_receipts(
+            record.receipts, record.certificates, leaves, own, key, events, known
+        ),
+        match_check,
+        certificates.check_chains(inventory, history, known, given.root),
+        lists.check_lists(record.crls, history, inventory),
+        decisions.check_decisions(events, history, inventory, given.policies),
+        summary_check,
+    ]
+    if given.older is not None:
+        checks.append(tree.check_extends(given.older[1], given.older[0], key, head, own))
+    return Assessment(tuple(checks), head.origin if head else None, size, events, history)
+
+
+def _check_files(record: Record) -> Check:
+    """Nothing in the directory was left unread."""
+    check = Check("files", "every file of the record could be read")
+    check.examined = len(record.events) + len(record.tiles) + len(record.certificates)
+    check.examined += len(record.crls) + len(record.receipts)
+    for path in sorted(record.oddities):
+        check.fail(path, record.oddities[path])
+    return check

@@ -1,0 +1,322 @@
+"""Replaying the log: every event must be possible after those before it. Pure.
+
+What is checked here needs no certificate, only the leaves and, to know persons again, openings.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kms import wire
+from kms.audit.findings import Check, event
+from kms.audit.history import History, Issued, ListIssued, Revoked
+from kms.audit.leaves import parse_leaf
+from kms.audit.names import Names
+from kms.wire import EventType
+
+DETAIL: dict[EventType, dict[str, type]] = {
+    EventType.LOG_OPENED: {"vkey": str},
+    EventType.LOG_CONTINUED: {"vkey": str},
+    EventType.CEREMONY_STEP: {"step": str, "plan_sha256": str},
+    EventType.KEY_GENERATED: {
+        "label": str,
+        "algorithm": str,
+        "purposes": list,
+        "protection": str,
+        "public_key_sha256": str,
+        "attributes": dict,
+    },
+    EventType.AUTHORITY_CREATED: {"name": str, "generation": int},
+    EventType.POLICY_ACTIVATED: {"name": str, "hash": str},
+    EventType.CERTIFICATE_REVOKED: {"reason": str},
+    EventType.DEVICE_REVOKED: {"reason": str},
+    EventType.USER_REVOKED: {"reason": str},
+    EventType.CRL_ISSUED: {
+        "authority": str,
+        "number": int,
+        "sha256": str,
+        "entries": int,
+        "this_update": str,
+        "next_update": str,
+    },
+    EventType.CRL_ORPHANED: {"authority": str, "number": int},
+}
+"""What the detail of an event must hold, by type."""
+
+_HELD = {"sensitive": True, "extractable": False}
+"""Attributes of every private key that was born on a token (promise P2)."""
+_ORPHAN_REASON = "cessation-of-operation"
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def check_events(leaves: list[bytes], origin: str | None) -> tuple[Check, dict[int, wire.Leaf]]:
+    """Every leaf follows the schema, is of this log, and its event id stands once."""
+    check = Check("events", "every leaf is a canonical event of this log", examined=len(leaves))
+    events: dict[int, wire.Leaf] = {}
+    seen: dict[str, int] = {}
+    for index, data in enumerate(leaves):
+        try:
+            leaf = parse_leaf(data)
+        except wire.WireError as error:
+            check.fail(event(index), str(error))
+            continue
+        events[index] = leaf
+        if origin is not None and leaf.origin != origin:
+            check.fail(event(index), f"is of the log {leaf.origin!r}")
+        if seen.setdefault(leaf.event, index) != index:
+            check.fail(event(index), f"has the id of event {seen[leaf.event]}")
+        for name, kind in DETAIL.get(leaf.type, {}).items():
+            value = (leaf.detail or {}).get(name)
+            if type(value) is not kind:
+                check.fail(event(index), f"{leaf.type}: detail {name!r} is missing or malformed")
+                events.pop(index, None)
+    return check, events
+
+
+def replay(
+    events: Mapping[int, wire.Leaf], names: Names, vkey: str | None
+) -> tuple[Check, History]:
+    """Run through all events.
+
+    Args:
+        events: Index to leaf, well formed.
+        names: What the openings tell.
+        vkey: Verifier key of the log.
+    """
+    run = _Replay(names)
+    run.begin(events, vkey)
+    for index in sorted(events):
+        run.step(index, events[index])
+    run.finish()
+    return run.check, run.history
+
+
+class _Replay:
+    """The state between two events."""
+
+    def __init__(self, names: Names) -> None:
+        self.check = Check("history", "every event was possible after those before it")
+        self.history = History()
+        self._names = names
+        self._hashes: dict[str, int] = {}
+        self._devices: dict[tuple[str, str], tuple[str, str]] = {}
+        self._unused_numbers: set[tuple[str, int]] = set()
+        self._last: tuple[int, wire.Leaf] | None = None
+        self._steps: dict[EventType, Callable[[int, wire.Leaf], None]] = {
+            EventType.LOG_OPENED: self._opened,
+            EventType.LOG_CONTINUED: self._opened,
+            EventType.KEY_GENERATED: self._key,
+            EventType.AUTHORITY_CREATED: self._authority,
+            EventType.POLICY_ACTIVATED: self._policy,
+            EventType.CERTIFICATE_ISSUED: self._issued,
+            EventType.CERTIFICATE_ORPHANED: self._orphaned,
+            EventType.CERTIFICATE_REVOKED: self._certificate_revoked,
+            EventType.CRL_ISSUED: self._list,
+            EventType.CRL_ORPHANED: self._list_orphaned,
+            EventType.DEVICE_ENROLLED: self._enrolled,
+            EventType.DEVICE_RENEWED: self._enrolled,
+            EventType.DEVICE_REVOKED: self._device_revoked,
+            EventType.USER_REVOKED: self._user_revoked,
+        }
+
+    def begin(self, events: Mapping[int, wire.Leaf], vkey: str | None) -> None:
+        """The first leaf is the birth of the log's key."""
+        first = events.get(0)
+        opening = (EventType.LOG_OPENED, EventType.LOG_CONTINUED)
+        if first is None or first.type not in opening:
+            self.check.fail(event(0), "the log does not begin with the birth of its key")
+        elif vkey is not None and _detail(first)["vkey"] != vkey:
+            self.check.fail(event(0), "the log was opened under another key than log.vkey")
+
+    def step(self, index: int, leaf: wire.Leaf) -> None:
+        """One event."""
+        self.check.examined += 1
+        if self._last and leaf.time < self._last[1].time:
+            self.check.fail(event(index), f"is older than event {self._last[0]} before it")
+        self._last = index, leaf
+        act = self._steps.get(leaf.type)
+        if act is not None:
+            act(index, leaf)
+
+    def _opened(self, index: int, _leaf: wire.Leaf) -> None:
+        self.check.expect(index == 0, event(index), "a log is opened once, by its first event")
+
+    def _key(self, index: int, leaf: wire.Leaf) -> None:
+        detail = _detail(leaf)
+        self.history.keys.add(detail["public_key_sha256"])
+        if detail["protection"] != "token":
+            self.check.notes.append(
+                f"key {detail['label']} is held as {detail['protection']!r}, not by the token alone"
+            )
+            return
+        for name, wanted in _HELD.items():
+            held = detail["attributes"].get(name) is wanted
+            message = f"key {detail['label']}: {name} is not {str(wanted).lower()}"
+            self.check.expect(held, event(index), message)
+
+    def _authority(self, index: int, leaf: wire.Leaf) -> None:
+        """A CA stands under an authority that exists; the root under itself."""
+        name = _detail(leaf)["name"]
+        if not self.check.expect(
+            len(leaf.certificates) == 1, event(index), "an authority has exactly one certificate"
+        ):
+            return
+        (certificate,) = leaf.certificates
+        if certificate.authority != name:
+            self._known_authority(index, certificate.authority)
+        generations = self.history.authorities.setdefault(name, [])
+        expected = len(generations) + 1
+        self.check.expect(
+            _detail(leaf)["generation"] == expected,
+            event(index),
+            f"authority {name}: generation {expected} was to follow",
+        )
+        generations.append(Issued(index, leaf, certificate))
+        self._issue(index, leaf, certificate)
+
+    def _policy(self, index: int, leaf: wire.Leaf) -> None:
+        digest = _detail(leaf)["hash"]
+        good = self.check.expect(_HASH.fullmatch(digest), event(index), "not a policy hash")
+        if good:
+            self.history.policies[index] = digest
+
+    def _issued(self, index: int, leaf: wire.Leaf) -> None:
+        self.check.expect(leaf.certificates, event(index), "issues nothing")
+        for certificate in leaf.certificates:
+            self._known_authority(index, certificate.authority)
+            self._issue(index, leaf, certificate)
+
+    def _issue(self, index: int, leaf: wire.Leaf, certificate: wire.LeafCertificate) -> None:
+        key = certificate.authority, certificate.serial
+        if certificate.sha256 is None:
+            self.check.fail(event(index), f"releases serial {certificate.serial} without its hash")
+            return
+        self._new_serial(index, certificate)
+        if self._hashes.setdefault(certificate.sha256, index) != index:
+            self.check.fail(event(index), f"certificate {certificate.sha256} was issued before")
+        self.history.issued.setdefault(key, Issued(index, leaf, certificate))
+
+    def _new_serial(self, index: int, certificate: wire.LeafCertificate) -> None:
+        key = certificate.authority, certificate.serial
+        earlier = self.history.issued.get(key)
+        orphan = self.history.revoked.get(key)
+        if earlier is not None:
+            self.check.fail(
+                event(index), f"serial {certificate.serial} was given out by event {earlier.index}"
+            )
+        elif orphan is not None and orphan.orphan:
+            self.check.fail(
+                event(index), f"serial {certificate.serial} is the orphan of event {orphan.index}"
+            )
+
+    def _orphaned(self, index: int, leaf: wire.Leaf) -> None:
+        for certificate in leaf.certificates:
+            self._known_authority(index, certificate.authority)
+            self._new_serial(index, certificate)
+            self.check.expect(
+                certificate.sha256 is None, event(index), "an orphan was never released; no hash"
+            )
+            self.history.revoked.setdefault(
+                (certificate.authority, certificate.serial),
+                Revoked(index, leaf.time, _ORPHAN_REASON, orphan=True),
+            )
+
+    def _known_authority(self, index: int, name: str) -> None:
+        self.check.expect(
+            name in self.history.authorities, event(index), f"there is no authority {name!r} yet"
+        )
+
+    def _enrolled(self, index: int, leaf: wire.Leaf) -> None:
+        self._issued(index, leaf)
+        slots = [certificate.slot for certificate in leaf.certificates]
+        distinct = None not in slots and len(set(slots)) == len(slots)
+        self.check.expect(distinct, event(index), "not exactly one certificate for each slot")
+        person, device = self._names.person(index), self._names.device(index)
+        if person in self.history.revoked_people:
+            at = self.history.revoked_people[person]
+            self.check.fail(event(index), f"enrols user {person[1]!r}, revoked by event {at}")
+        if device in self.history.revoked_devices:
+            at = self.history.revoked_devices[device]
+            self.check.fail(event(index), f"enrols device {device[1]!r}, revoked by event {at}")
+        if person is not None and device is not None:
+            owner = self._devices.setdefault(device, person)
+            same = owner == person
+            self.check.expect(same, event(index), f"device {device[1]!r} is of user {owner[1]!r}")
+
+    def _revoke(self, index: int, leaf: wire.Leaf) -> None:
+        for certificate in leaf.certificates:
+            key = certificate.authority, certificate.serial
+            issued = self.history.issued.get(key)
+            if issued is None:
+                self.check.fail(event(index), f"revokes {certificate.serial}, never issued")
+            elif issued.certificate != certificate:
+                self.check.fail(event(index), f"misdescribes {certificate.serial} that it revokes")
+            if key in self.history.revoked:
+                at = self.history.revoked[key].index
+                self.check.fail(event(index), f"revokes {certificate.serial} again, after {at}")
+            reason = _detail(leaf)["reason"]
+            self.history.revoked.setdefault(key, Revoked(index, leaf.time, reason))
+
+    def _certificate_revoked(self, index: int, leaf: wire.Leaf) -> None:
+        self._revoke(index, leaf)
+
+    def _device_revoked(self, index: int, leaf: wire.Leaf) -> None:
+        self._revoke(index, leaf)
+        device = self._names.device(index)
+        if device is not None:
+            self.history.revoked_devices.setdefault(device, index)
+
+    def _user_revoked(self, index: int, leaf: wire.Leaf) -> None:
+        self._revoke(index, leaf)
+        person = self._names.person(index)
+        if person is not None:
+            self.history.revoked_people.setdefault(person, index)
+
+    def finish(self) -> None:
+        """After the last event: who is revoked has nothing that is good."""
+        for key, issued in self.history.issued.items():
+            if issued.leaf.type not in (EventType.DEVICE_ENROLLED, EventType.DEVICE_RENEWED):
+                continue
+            person = self._names.person(issued.index)
+            device = self._names.device(issued.index)
+            gone = person in self.history.revoked_people or device in self.history.revoked_devices
+            if gone and key not in self.history.revoked:
+                self.check.fail(
+                    event(issued.index),
+                    f"serial {key[1]} is still good, though its holder was revoked",
+                )
+
+    def _list(self, index: int, leaf: wire.Leaf) -> None:
+        detail = _detail(leaf)
+        issued = ListIssued(
+            index,
+            detail["authority"],
+            detail["number"],
+            detail["sha256"],
+            detail["entries"],
+            detail["this_update"],
+            detail["next_update"],
+        )
+        self._known_authority(index, issued.authority)
+        lists = self.history.lists.setdefault(issued.authority, [])
+        if lists and issued.number <= lists[-1].number:
+            message = f"CRL {issued.number} of {issued.authority} follows {lists[-1].number}"
+            self.check.fail(event(index), message)
+        self._number_unused(index, issued.authority, issued.number)
+        lists.append(issued)
+
+    def _list_orphaned(self, index: int, leaf: wire.Leaf) -> None:
+        detail = _detail(leaf)
+        authority, number = detail["authority"], detail["number"]
+        issued = [item.number for item in self.history.lists.get(authority, [])]
+        if number in issued:
+            self.check.fail(event(index), f"calls CRL {number} of {authority} an orphan")
+        self._unused_numbers.add((authority, number))
+
+    def _number_unused(self, index: int, authority: str, number: int) -> None:
+        orphan = (authority, number) in self._unused_numbers
+        self.check.expect(not orphan, event(index), f"CRL {number} of {authority} was an orphan")
+
+
+def _detail(leaf: wire.Leaf) -> Mapping[str, Any]:
+    return leaf.detail or {}
