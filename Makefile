@@ -1,0 +1,59 @@
+# Two commands do everything on a bare Debian 12: `make demo` and `make test`. See README.md.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# Where `make vendor` puts wheels.
+WHEELS ?= var/wheels
+PYTEST := .venv/bin/python -m pytest
+RAW_SIGN := var/build/raw_sign
+
+.PHONY: help demo test serve check bench soak vendor lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+demo: ## from an empty token to certified devices on a verified log, in var/demo
+	@scripts/setup.sh run
+	@.venv/bin/kms demo
+
+test: ## everything: lint, types, import directions, all tests
+	@scripts/setup.sh test
+	@scripts/static.sh
+	@$(PYTEST) -q -n 2
+
+check: ## the quick part of it: lint, types, import directions, unit tests
+	@scripts/setup.sh test
+	@scripts/static.sh
+	@$(PYTEST) -q tests/unit
+
+serve: ## a service of your own, kept in var/kms
+	@scripts/setup.sh run
+	@scripts/serve.sh
+
+bench: $(RAW_SIGN) ## rates as ratios to raw signing on the same token, in var/bench.json
+	@scripts/setup.sh run
+	@.venv/bin/python scripts/bench/bench.py
+
+soak: ## the tests that take long
+	@scripts/setup.sh test
+	@$(PYTEST) -q -m slow
+
+vendor: ## all wheels into var/wheels (or WHEELS=<dir>), for machines without an index
+	@scripts/vendor.sh "$(WHEELS)"
+
+lock: ## new versions and hashes into requirements/*.txt
+	@scripts/lock.sh
+
+clean: ## remove what was built; keeps var/kms and var/wheels
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf *.egg-info var/build var/demo var/lock var/setup.log var/bench.json
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(RAW_SIGN): scripts/bench/raw_sign.c
+	@scripts/setup.sh run
+	@mkdir -p $(@D)
+	@$(CC) -std=c11 -O2 -Wall -Wextra -Werror -o $@ $< -ldl
