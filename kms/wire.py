@@ -31,6 +31,8 @@ COMMITMENT_KEY = hashlib.sha256(b"sovereign-kms/commitment/v1").digest()
 
 OPENING_SIZE = 32
 
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+
 USER_PATTERN = r"[A-Za-z0-9._@:+=-]{1,128}"
 DEVICE_PATTERN = r"[A-Za-z0-9._-]{1,64}"
 TENANT_PATTERN = DEVICE_PATTERN
@@ -83,10 +85,12 @@ def parse_timestamp(text: str) -> datetime:
     Raises:
         WireError: Any other form.
     """
+    if _TIMESTAMP.fullmatch(text) is None:
+        raise WireError(f"not a time of the form 2026-01-31T23:59:59Z: {text[:40]!r}")
     try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        return datetime.fromisoformat(text)
     except ValueError as error:
-        raise WireError(f"not a time of the form 2026-01-31T23:59:59Z: {text[:40]!r}") from error
+        raise WireError(f"no such time: {text}") from error
 
 
 def serial_hex(serial: int) -> str:

@@ -21,9 +21,10 @@ from kms.domain.records import (
 )
 from kms.services.core import PEOPLE, Core
 from kms.services.ports import Change, EventDraft, Insert, Replace
+from kms.services.reads import Reads
 from kms.wire import EnrolmentPurpose, parse_timestamp
 from pki.certificates import Issued, Prepared
-from pki.keys import PublicKey, fingerprints
+from pki.keys import PublicKey
 from pki.profiles import certificate_profile
 
 
@@ -53,33 +54,44 @@ class Certified:
     event: EventDraft
 
 
+def preload_planning(reads: Reads, tenant: TenantId, enrolments: Sequence[Enrolment]) -> None:
+    """Fetch at once what planning these enrolments will ask for."""
+    reads.preload(User, tenant, (enrolment.user for enrolment in enrolments))
+    reads.preload(Device, tenant, (enrolment.device for enrolment in enrolments))
+    slots = [slot for enrolment in enrolments for slot in enrolment.slots]
+    reads.preload(Fingerprint, tenant, (name for slot in slots for name in slot["fingerprints"]))
+
+
 def changes_of(core: Core, items: Sequence[Certified]) -> list[Change]:
     """What certifying these devices changes, planned against the ledger as it is now."""
+    reads = Reads(core.ledger)
+    for tenant in {item.proven.enrolment.tenant for item in items}:
+        preload_planning(reads, tenant, [item.proven.enrolment for item in items])
     changes: list[Change] = []
     users: set[tuple[TenantId, UserId]] = set()
     for item in items:
         enrolment = item.proven.enrolment
         if (enrolment.tenant, enrolment.user) not in users:
             users.add((enrolment.tenant, enrolment.user))
-            changes.append(_user_change(core, enrolment, item.event.event))
-        changes.append(_device_change(core, enrolment, item.event.event))
+            changes.append(_user_change(reads, enrolment, item.event.event))
+        changes.append(_device_change(reads, enrolment, item.event.event))
         completed = replace(enrolment, status=EnrolmentStatus.COMPLETED)
         changes.append(Replace(completed, expected=enrolment))
         changes.extend(Insert(record) for record in _certificates(core, item))
-        changes.extend(_fingerprint_changes(core, item))
+        changes.extend(_fingerprint_changes(reads, item))
     return changes
 
 
-def _user_change(core: Core, enrolment: Enrolment, event: EventId) -> Change:
+def _user_change(reads: Reads, enrolment: Enrolment, event: EventId) -> Change:
     """A new user, or the assurance that an old one is still as it was read."""
-    user = core.ledger.get(User, enrolment.tenant, enrolment.user)
+    user = reads.get(User, enrolment.tenant, enrolment.user)
     if user is not None:
         return Replace(user, expected=user)
     return Insert(User(enrolment.tenant, enrolment.user, Standing.ACTIVE, event))
 
 
-def _device_change(core: Core, enrolment: Enrolment, event: EventId) -> Change:
-    device = core.ledger.get(Device, enrolment.tenant, enrolment.device)
+def _device_change(reads: Reads, enrolment: Enrolment, event: EventId) -> Change:
+    device = reads.get(Device, enrolment.tenant, enrolment.device)
     if device is not None:
         return Replace(replace(device, bundle=enrolment.bundle), expected=device)
     return Insert(
@@ -94,14 +106,14 @@ def _device_change(core: Core, enrolment: Enrolment, event: EventId) -> Change:
     )
 
 
-def _fingerprint_changes(core: Core, item: Certified) -> list[Change]:
+def _fingerprint_changes(reads: Reads, item: Certified) -> list[Change]:
     enrolment = item.proven.enrolment
     changes: list[Change] = []
     for slot in item.proven.slots:
-        for fingerprint in fingerprints(slot.key):
+        for fingerprint in slot.reservation["fingerprints"]:
             kept = (
                 enrolment.purpose is EnrolmentPurpose.RENEW
-                and core.ledger.get(Fingerprint, enrolment.tenant, fingerprint) is not None
+                and reads.get(Fingerprint, enrolment.tenant, fingerprint) is not None
             )
             if not kept:
                 changes.append(Insert(_fingerprint(enrolment, slot, fingerprint)))
@@ -111,7 +123,9 @@ def _fingerprint_changes(core: Core, item: Certified) -> list[Change]:
 def key_names(proven: Proven) -> set[str]:
     """Names under which the keys of an enrolment are claimed."""
     tenant = proven.enrolment.tenant
-    names = [f"{tenant}/{name}" for slot in proven.slots for name in fingerprints(slot.key)]
+    names = [
+        f"{tenant}/{name}" for slot in proven.slots for name in slot.reservation["fingerprints"]
+    ]
     device = f"{tenant}/device/{proven.enrolment.device}"
     return {device, *names}
 

@@ -45,6 +45,7 @@ from kms.services.errors import (
 from kms.services.idempotency import Call
 from kms.services.key_checks import KeyChecks
 from kms.services.ports import Conflict, Insert, Unit
+from kms.services.reads import Reads
 from kms.wire import (
     EnrolmentPurpose,
     Transcript,
@@ -63,6 +64,8 @@ from policies.algorithms import Kind
 from policies.decisions import Decision, Protection, Question, Use, decide
 
 IDENTITY_SLOT = "identity"
+REFUSALS = (InputError, AccessError, StateError)
+"""What refuses one item of a batch; anything else fails the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,20 @@ class DecidedSlot:
     key: PublicKey
     decision: Decision
     not_after: datetime
+    fingerprints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedOrder:
+    """An order that is fine in itself; `previous` is the certificate a renewal follows."""
+
+    order: EnrolmentOrder
+    slots: tuple[DecidedSlot, ...]
+    previous: str | None
+
+    def fingerprints(self) -> list[str]:
+        """Fingerprints of every component of every key."""
+        return [name for slot in self.slots for name in slot.fingerprints]
 
 
 class EnrolmentOrders:
@@ -108,7 +125,9 @@ class EnrolmentOrders:
         Raises:
             KmsError: As the order is refused.
         """
-        record, document = self._reserve(request.caller, order)
+        reads = Reads(self._core.ledger)
+        decided = self._decide(reads, request.caller, order)
+        record, document = self._reserve(reads, request.caller, decided)
         spec = AnswerSpec(201, document)
         return await self._commit(request, [record], spec)
 
@@ -116,14 +135,27 @@ class EnrolmentOrders:
         self, request: Call, orders: Sequence[EnrolmentOrder | KmsError]
     ) -> Answer:
         """Reserve many; a refused one takes its place in the results as a problem."""
+        reads = Reads(self._core.ledger)
+        self._preload(reads, request.caller.tenant, orders)
+        decided = [await self._try_decide(reads, request.caller, order) for order in orders]
+        reads.preload(
+            Fingerprint,
+            request.caller.tenant,
+            (
+                name
+                for item in decided
+                if isinstance(item, DecidedOrder)
+                for name in item.fingerprints()
+            ),
+        )
         records: list[Enrolment] = []
         results: list[dict[str, Any]] = []
-        for order in orders:
+        for item in decided:
             try:
-                if isinstance(order, KmsError):
-                    raise order
-                record, document = self._reserve(request.caller, order)
-            except (InputError, AccessError, StateError) as error:
+                if isinstance(item, KmsError):
+                    raise item
+                record, document = self._reserve(reads, request.caller, item)
+            except REFUSALS as error:
                 self._core.observer.refused(error.problem)
                 results.append(self._core.describe(error))
             else:
@@ -131,6 +163,24 @@ class EnrolmentOrders:
                 results.append({"status": 201, "body": document})
             await asyncio.sleep(0)  # a batch of 1,000 must not hold up everyone else
         return await self._commit(request, records, AnswerSpec(200, {"results": results}))
+
+    def _preload(
+        self, reads: Reads, tenant: TenantId, orders: Sequence[EnrolmentOrder | KmsError]
+    ) -> None:
+        good = [order for order in orders if isinstance(order, EnrolmentOrder)]
+        reads.preload(User, tenant, (order.user for order in good))
+        reads.preload(Device, tenant, (order.device for order in good))
+
+    async def _try_decide(
+        self, reads: Reads, caller: Caller, order: EnrolmentOrder | KmsError
+    ) -> "DecidedOrder | KmsError":
+        if isinstance(order, KmsError):
+            return order
+        await asyncio.sleep(0)  # as above
+        try:
+            return self._decide(reads, caller, order)
+        except REFUSALS as error:
+            return error
 
     async def _commit(self, request: Call, records: list[Enrolment], spec: AnswerSpec) -> Answer:
         unit = Unit(
@@ -142,11 +192,18 @@ class EnrolmentOrders:
             raise UnavailableError("the same request was answered a moment ago; send it again")
         return render(spec, None)
 
-    def _reserve(self, caller: Caller, order: EnrolmentOrder) -> tuple[Enrolment, dict[str, Any]]:
-        now = self._core.clock.now()
+    def _decide(self, reads: Reads, caller: Caller, order: EnrolmentOrder) -> DecidedOrder:
+        """Everything that can be said of an order without looking at other devices' keys."""
         bundle = self._bundle(caller, order.bundle)
-        previous = self._standing(caller.tenant, order)
-        decided = self._decide(caller.tenant, order, bundle, now)
+        previous = self._standing(reads, caller.tenant, order)
+        slots = self._decide_slots(order, bundle, self._core.clock.now())
+        return DecidedOrder(order, slots, previous)
+
+    def _reserve(
+        self, reads: Reads, caller: Caller, decided: DecidedOrder
+    ) -> tuple[Enrolment, dict[str, Any]]:
+        now, order = self._core.clock.now(), decided.order
+        self._refuse_reuse(reads, caller.tenant, decided)
         expires = now + self._core.limits.enrolment_ttl
         transcript = Transcript(
             origin=self._core.events.origin,
@@ -162,22 +219,21 @@ class EnrolmentOrders:
             expires=expires,
             slots=tuple(
                 TranscriptSlot(item.slot.name, item.key.algorithm.name, item.key.spki)
-                for item in decided
+                for item in decided.slots
             ),
-            previous=previous,
+            previous=decided.previous,
         )
-        return self._record(caller, order, decided, transcript, now)
+        return self._record(caller, decided, transcript, now)
 
     def _record(
         self,
         caller: Caller,
-        order: EnrolmentOrder,
-        decided: list[DecidedSlot],
+        decided: DecidedOrder,
         transcript: Transcript,
         now: datetime,
     ) -> tuple[Enrolment, dict[str, Any]]:
-        encoded = transcript.encode()
-        slots = [self._slot(item, encoded, now) for item in decided]
+        encoded, order = transcript.encode(), decided.order
+        slots = [self._slot(item, encoded, now) for item in decided.slots]
         record = Enrolment(
             tenant=caller.tenant,
             enrolment=EnrolmentId(transcript.enrolment),
@@ -197,7 +253,7 @@ class EnrolmentOrders:
             "transcript": b64(encoded),
             "policy": {
                 "hash": self._core.policy.hash,
-                "rules": {item.slot.name: item.decision.rule for item in decided},
+                "rules": {item.slot.name: item.decision.rule for item in decided.slots},
             },
             "challenges": {
                 slot["name"]: slot["sealed"] for slot in slots if slot["sealed"] is not None
@@ -219,6 +275,7 @@ class EnrolmentOrders:
             "name": item.slot.name,
             "algorithm": item.key.algorithm.name,
             "spki": b64(item.key.spki),
+            "fingerprints": list(item.fingerprints),
             "profile": item.slot.profile,
             "serial": serial_hex(serial),
             "not_before": timestamp(now - self._core.limits.backdate),
@@ -239,16 +296,15 @@ class EnrolmentOrders:
         except ProfileError as error:
             raise UnknownBundleError(str(error), field="bundle") from error
 
-    def _standing(self, tenant_id: TenantId, order: EnrolmentOrder) -> str | None:
+    def _standing(self, reads: Reads, tenant_id: TenantId, order: EnrolmentOrder) -> str | None:
         """Refuse revoked tenants, users and devices; answer the certificate to be renewed."""
-        ledger = self._core.ledger
-        tenant = ledger.get(Tenant, tenant_id)
+        tenant = reads.get(Tenant, tenant_id)
         if tenant is None or tenant.standing is not Standing.ACTIVE:
             raise RevokedError("the tenant is not active")
-        user = ledger.get(User, tenant_id, order.user)
+        user = reads.get(User, tenant_id, order.user)
         if user is not None and user.standing is not Standing.ACTIVE:
             raise RevokedError("the user is revoked", field="user")
-        device = ledger.get(Device, tenant_id, order.device)
+        device = reads.get(Device, tenant_id, order.device)
         if device is None:
             if order.purpose is EnrolmentPurpose.RENEW:
                 raise StateError("there is no such device to renew; enrol it", field="device")
@@ -274,9 +330,9 @@ class EnrolmentOrders:
             raise StateError("the device has no good identity certificate", field="device")
         return max(good, key=lambda item: item.not_before).sha256
 
-    def _decide(
-        self, tenant: TenantId, order: EnrolmentOrder, bundle: BundleProfile, now: datetime
-    ) -> list[DecidedSlot]:
+    def _decide_slots(
+        self, order: EnrolmentOrder, bundle: BundleProfile, now: datetime
+    ) -> tuple[DecidedSlot, ...]:
         """Each slot of the bundle, once, in the profile's order."""
         given = {slot.name: (index, slot) for index, slot in enumerate(order.slots)}
         wanted = [slot.name for slot in bundle.slots]
@@ -284,9 +340,7 @@ class EnrolmentOrders:
             raise BundleMismatchError(
                 f"bundle {bundle.name!r} has exactly the slots {', '.join(wanted)}", field="slots"
             )
-        decided = [self._decide_slot(*given[slot.name], slot, now) for slot in bundle.slots]
-        self._refuse_reuse(tenant, order, decided)
-        return decided
+        return tuple(self._decide_slot(*given[slot.name], slot, now) for slot in bundle.slots)
 
     def _decide_slot(
         self, index: int, order: SlotOrder, slot: BundleSlot, now: datetime
@@ -303,21 +357,20 @@ class EnrolmentOrders:
         except (InvalidKeyError, WeakKeyError, AlgorithmRefusedError) as error:
             error.field = f"slots[{index}].{error.field or 'public_key'}"
             raise
-        return DecidedSlot(slot, key, decision, not_after)
+        return DecidedSlot(slot, key, decision, not_after, fingerprints(key))
 
     def _not_after(self, validity: timedelta, now: datetime) -> datetime:
         limit = self._core.authorities[PEOPLE].issuer.not_after
         return min(now - self._core.limits.backdate + validity, limit)
 
-    def _refuse_reuse(
-        self, tenant: TenantId, order: EnrolmentOrder, decided: list[DecidedSlot]
-    ) -> None:
+    def _refuse_reuse(self, reads: Reads, tenant: TenantId, decided: DecidedOrder) -> None:
         """A component may stand once, ever, in a tenant; a renewal may keep its own key."""
         seen: set[str] = set()
-        for item in decided:
+        order = decided.order
+        for item in decided.slots:
             own = f"{order.device}/{item.slot.name}"
-            for fingerprint in fingerprints(item.key):
-                stored = self._core.ledger.get(Fingerprint, tenant, fingerprint)
+            for fingerprint in item.fingerprints:
+                stored = reads.get(Fingerprint, tenant, fingerprint)
                 kept = (
                     stored is not None
                     and order.purpose is EnrolmentPurpose.RENEW

@@ -5,7 +5,7 @@ the reservation alone, so a retry after a crash signs the identical bytes again.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -20,18 +20,25 @@ from kms.domain.records import (
     Idempotent,
     Standing,
     Tenant,
+    TenantId,
     User,
 )
 from kms.services.answers import Answer, AnswerSpec, Covered, receipt_slot, render
 from kms.services.claims import Claims
 from kms.services.core import PEOPLE, Core, covered, sign_all
-from kms.services.enrolment_changes import Certified, Proven, ProvenSlot, changes_of, key_names
+from kms.services.enrolment_changes import (
+    Certified,
+    Proven,
+    ProvenSlot,
+    changes_of,
+    key_names,
+    preload_planning,
+)
+from kms.services.enrolment_orders import REFUSALS
 from kms.services.errors import (
-    AccessError,
     BundleMismatchError,
     ChallengeExpiredError,
     ChallengeUsedError,
-    InputError,
     KeyReusedError,
     KmsError,
     NotFoundError,
@@ -44,6 +51,7 @@ from kms.services.errors import (
 from kms.services.idempotency import Call
 from kms.services.key_checks import KeyChecks
 from kms.services.ports import Conflict, EventDraft, Unit
+from kms.services.reads import Reads
 from kms.services.sequencer import Sealed
 from kms.wire import (
     Committed,
@@ -57,7 +65,7 @@ from kms.wire import (
 )
 from pki.certificates import CertificateRequest, Issued, Prepared
 from pki.errors import ProofError
-from pki.keys import PublicKey, fingerprints, parse_public_key
+from pki.keys import PublicKey, parse_public_key
 from pki.names import Subject, device_uri
 from pki.possession import verify_mac, verify_signature
 from pki.profiles import certificate_profile
@@ -89,7 +97,7 @@ class EnrolmentProofs:
             KmsError: As the proofs are refused.
         """
         with self._claims.hold([order.enrolment]):
-            proven = self._prove(request.caller, order)
+            proven = self._prove(Reads(self._core.ledger), request.caller, order)
             with self._claims.hold(key_names(proven)):
                 (certified,) = await self._certify(request.caller, [proven])
                 spec = AnswerSpec(201, self._document(certified, 0))
@@ -101,7 +109,9 @@ class EnrolmentProofs:
     async def complete_many(self, request: Call, orders: Sequence[ProofOrder | KmsError]) -> Answer:
         """Certify many devices in one commit; a refused one takes its place as a problem."""
         with ExitStack() as held:
-            proven = [await self._try_prove(held, request.caller, order) for order in orders]
+            reads = Reads(self._core.ledger)
+            self._preload(reads, request.caller.tenant, orders)
+            proven = [await self._try_prove(held, reads, request.caller, order) for order in orders]
             good = [item for item in proven if isinstance(item, Proven)]
             certified = iter(await self._certify(request.caller, good))
             results = [item if isinstance(item, KmsError) else next(certified) for item in proven]
@@ -135,23 +145,32 @@ class EnrolmentProofs:
                 ordinal += 1
         return documents
 
+    def _preload(
+        self, reads: Reads, tenant: TenantId, orders: Sequence[ProofOrder | KmsError]
+    ) -> None:
+        """Enrolments first: they tell which users, devices and fingerprints matter."""
+        ids = [order.enrolment for order in orders if isinstance(order, ProofOrder)]
+        reads.preload(Enrolment, tenant, ids)
+        found = [record for item in ids if (record := reads.get(Enrolment, tenant, item))]
+        preload_planning(reads, tenant, found)
+
     async def _try_prove(
-        self, held: ExitStack, caller: Caller, order: ProofOrder | KmsError
+        self, held: ExitStack, reads: Reads, caller: Caller, order: ProofOrder | KmsError
     ) -> Proven | KmsError:
         if isinstance(order, KmsError):
             return order
         try:
             held.enter_context(self._claims.hold([order.enrolment]))
-            proven = self._prove(caller, order)
+            proven = self._prove(reads, caller, order)
             held.enter_context(self._claims.hold(key_names(proven)))
-        except (InputError, AccessError, StateError) as error:
+        except REFUSALS as error:
             return error
         await asyncio.sleep(0)  # a batch of 1,000 must not hold up everyone else
         return proven
 
-    def _prove(self, caller: Caller, order: ProofOrder) -> Proven:
+    def _prove(self, reads: Reads, caller: Caller, order: ProofOrder) -> Proven:
         """Verify everything about one enrolment; changes nothing."""
-        enrolment = self._core.ledger.get(Enrolment, caller.tenant, order.enrolment)
+        enrolment = reads.get(Enrolment, caller.tenant, order.enrolment)
         if enrolment is None or enrolment.principal != caller.name:
             raise NotFoundError("there is no such enrolment", field="enrolment")
         if enrolment.status is not EnrolmentStatus.PENDING:
@@ -165,9 +184,9 @@ class EnrolmentProofs:
                 field="proofs",
             )
         keys = [self._prove_slot(enrolment, slot, order.proofs) for slot in enrolment.slots]
-        self._refuse_meanwhile(enrolment, keys)
+        self._refuse_meanwhile(reads, enrolment)
         slots = tuple(
-            ProvenSlot(slot, key, self._prepare(enrolment, slot, key))
+            ProvenSlot(slot, key, self._prepare(reads, enrolment, slot, key))
             for slot, key in zip(enrolment.slots, keys, strict=True)
         )
         return Proven(enrolment, slots)
@@ -186,11 +205,10 @@ class EnrolmentProofs:
             raise ProofFailedError(str(error), field=f"proofs.{slot['name']}") from error
         return key
 
-    def _refuse_meanwhile(self, enrolment: Enrolment, keys: Iterable[PublicKey]) -> None:
+    def _refuse_meanwhile(self, reads: Reads, enrolment: Enrolment) -> None:
         """What was fine at the order may not be any more; ask again before anything is signed."""
-        ledger, tenant = self._core.ledger, enrolment.tenant
-        user = ledger.get(User, tenant, enrolment.user)
-        device = ledger.get(Device, tenant, enrolment.device)
+        user = reads.get(User, enrolment.tenant, enrolment.user)
+        device = reads.get(Device, enrolment.tenant, enrolment.device)
         for record, field in ((user, "user"), (device, "device")):
             if record is not None and record.standing is not Standing.ACTIVE:
                 raise RevokedError(f"the {field} has been revoked", field=field)
@@ -199,14 +217,12 @@ class EnrolmentProofs:
         renewing = enrolment.purpose is EnrolmentPurpose.RENEW
         if device is not None and not renewing:
             raise StateError("the device is enrolled already; renew it", field="device")
-        self._refuse_reuse(enrolment, keys, renewing=renewing)
+        self._refuse_reuse(reads, enrolment, renewing=renewing)
 
-    def _refuse_reuse(
-        self, enrolment: Enrolment, keys: Iterable[PublicKey], *, renewing: bool
-    ) -> None:
-        for slot, key in zip(enrolment.slots, keys, strict=True):
-            for fingerprint in fingerprints(key):
-                stored = self._core.ledger.get(Fingerprint, enrolment.tenant, fingerprint)
+    def _refuse_reuse(self, reads: Reads, enrolment: Enrolment, *, renewing: bool) -> None:
+        for slot in enrolment.slots:
+            for fingerprint in slot["fingerprints"]:
+                stored = reads.get(Fingerprint, enrolment.tenant, fingerprint)
                 own = f"{enrolment.device}/{slot['name']}"
                 if stored is not None and not (renewing and stored.owner == own):
                     raise KeyReusedError(
@@ -214,8 +230,10 @@ class EnrolmentProofs:
                         field=f"slots.{slot['name']}.public_key",
                     )
 
-    def _prepare(self, enrolment: Enrolment, slot: Mapping[str, Any], key: PublicKey) -> Prepared:
-        tenant = self._core.ledger.get(Tenant, enrolment.tenant)
+    def _prepare(
+        self, reads: Reads, enrolment: Enrolment, slot: Mapping[str, Any], key: PublicKey
+    ) -> Prepared:
+        tenant = reads.get(Tenant, enrolment.tenant)
         if tenant is None or tenant.standing is not Standing.ACTIVE:
             raise RevokedError("the tenant is not active")
         request = CertificateRequest(
@@ -300,13 +318,13 @@ class EnrolmentProofs:
         for index, item in enumerate(items):
             enrolment = item.proven.enrolment
             if conflict.record == Fingerprint.__name__ and any(
-                conflict.key[1] in fingerprints(slot.key) for slot in item.proven.slots
+                conflict.key[1] in slot["fingerprints"] for slot in enrolment.slots
             ):
                 return {index: KeyReusedError("a component key has been registered meanwhile")}
             if conflict.record == Enrolment.__name__ and conflict.key[1] == enrolment.enrolment:
                 return {index: ChallengeUsedError("the enrolment was completed meanwhile")}
             try:
-                self._refuse_meanwhile(enrolment, [slot.key for slot in item.proven.slots])
+                self._refuse_meanwhile(Reads(self._core.ledger), enrolment)
             except KmsError as error:
                 return {index: error}
         return {}
