@@ -1,4 +1,4 @@
-"""The C program that measures raw signing: it builds without warnings, signs, and explains itself."""
+"""The C program that measures raw signing: it builds without warnings, signs, explains itself."""
 
 import json
 import os
