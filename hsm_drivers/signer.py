@@ -17,6 +17,7 @@ import selectors
 import signal
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import assert_never
@@ -32,7 +33,7 @@ _log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 64
 _READ_SIZE = 256 * 1024
 _LAST_WORDS_S = 2.0
-"""How long a stopping signer lets a client take its answer."""
+"""How long a stopping signer lets its clients take their answers."""
 _PEER_CREDENTIALS = struct.Struct("3i")
 """struct ucred: pid, uid, gid (unix(7))."""
 
@@ -246,9 +247,10 @@ class _Server:
         connection.sock.close()
 
     def _close_all(self) -> None:
+        deadline = time.monotonic() + _LAST_WORDS_S
         for connection in list(self._connections):
             with contextlib.suppress(OSError):
-                connection.sock.settimeout(_LAST_WORDS_S)
+                connection.sock.settimeout(max(0.01, deadline - time.monotonic()))
                 connection.sock.sendall(connection.pending)
             self._close(connection)
         self._selector.close()
