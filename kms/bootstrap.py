@@ -10,10 +10,11 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -31,6 +32,7 @@ from kms.services.ceremony import Ceremony, CeremonyReport, open_log
 from kms.services.ceremony_plan import Plan
 from kms.services.checkpoint_checker import check_checkpoint
 from kms.services.core import AuthoritySet, Core, Limits
+from kms.services.epochs import continue_log, open_next_epoch, remembered_head
 from kms.services.errors import SignerUnavailableError
 from kms.services.events import EventFactory
 from kms.services.facade import Services, compose
@@ -57,6 +59,8 @@ CHECKERS: dict[Purpose, StatementChecker] = {
 """What the signer checks statements with; drivers know nothing of X.509 or of logs."""
 
 PROBE_SECONDS = 2.0
+
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 
@@ -175,20 +179,14 @@ async def open_services(
     Raises:
         NotFoundedError: The ceremony has not been held.
     """
-    ledger = open_ledger(settings)
-    client = SignerClient(socket_path)
-    try:
+    async with _token_and_ledger(settings, socket_path) as (client, ledger, executor):
         epoch = current_epoch(ledger)
-        with ThreadPoolExecutor(1, thread_name_prefix="commit") as executor:
-            signer = SharedSigner(client, observer)
-            core = build_core(settings, ledger, signer, epoch, executor, observer)
-            services = compose(core, blocklists(settings))
-            services.crls.load()
-            yield services
-            await core.sequencer.drain()
-    finally:
-        await client.aclose()
-        ledger.close()
+        signer = SharedSigner(client, observer)
+        core = build_core(settings, ledger, signer, epoch, executor, observer)
+        services = compose(core, blocklists(settings))
+        services.crls.load()
+        yield services
+        await core.sequencer.drain()
 
 
 @contextlib.asynccontextmanager
@@ -199,13 +197,16 @@ async def local_services(settings: Settings, pin: Pin) -> AsyncIterator[Services
         HomeBusyError: A service or another command is at work.
         PinError: The token refused the PIN.
     """
-    with home_lock(settings), temporary_signer(settings, pin, probe, ceremony=False) as path:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(home_lock(settings))
+        started = temporary_signer(settings, pin, probe, ceremony=False)
+        path = await asyncio.to_thread(stack.enter_context, started)  # it probes in its own loop
         async with open_services(settings, path, Silent()) as services:
             await services.upkeep.recover()
             yield services
 
 
-async def hold_ceremony(
+def hold_ceremony(
     settings: Settings,
     pin: Pin,
     plan: Plan,
@@ -218,20 +219,56 @@ async def hold_ceremony(
         KmsError: A step failed; call again to continue.
         ConfigError: Home or token are not to be had.
     """
-    with (
-        home_lock(settings),
-        temporary_signer(settings, pin, probe, ceremony=True) as path,
-        ThreadPoolExecutor(1) as executor,
-    ):
-        ledger = open_ledger(settings)
-        client = SignerClient(path)
-        try:
+
+    async def hold(path: Path) -> CeremonyReport:
+        async with _token_and_ledger(settings, path) as (client, ledger, executor):
             epoch = await open_log(ledger, client, plan, executor)
             core = build_core(settings, ledger, client, epoch, executor, Silent())
             return await Ceremony(core, plan, officers, progress).hold(epoch)
-        finally:
-            await client.aclose()
-            ledger.close()
+
+    return _in_ceremony(settings, pin, hold)
+
+
+def begin_epoch(settings: Settings, pin: Pin, officers: Sequence[str], reason: str) -> Epoch:
+    """Continue a log that lost events in a new epoch.
+
+    Raises:
+        KmsError: Nothing was lost, or fewer than two officers are present.
+        ConfigError: Home or token are not to be had.
+    """
+
+    async def begin(path: Path) -> Epoch:
+        async with _token_and_ledger(settings, path) as (client, ledger, executor):
+            lost = await remembered_head(client, current_epoch(ledger))
+            epoch = await open_next_epoch(ledger, client, executor)
+            core = build_core(settings, ledger, client, epoch, executor, Silent())
+            await continue_log(core, lost, officers, reason)
+            return epoch
+
+    return _in_ceremony(settings, pin, begin)
+
+
+def _in_ceremony(settings: Settings, pin: Pin, work: Callable[[Path], Awaitable[T]]) -> T:
+    """Hold the home, start a signer in ceremony mode, do the work, stop the signer."""
+
+    async def run(path: Path) -> T:
+        return await work(path)
+
+    with home_lock(settings), temporary_signer(settings, pin, probe, ceremony=True) as path:
+        return asyncio.run(run(path))
+
+
+@contextlib.asynccontextmanager
+async def _token_and_ledger(
+    settings: Settings, path: Path
+) -> AsyncIterator[tuple[SignerClient, SqlLedger, ThreadPoolExecutor]]:
+    ledger, client = open_ledger(settings), SignerClient(path)
+    try:
+        with ThreadPoolExecutor(1, thread_name_prefix="commit") as executor:
+            yield client, ledger, executor
+    finally:
+        await client.aclose()
+        ledger.close()
 
 
 def run_signer(arguments: argparse.Namespace) -> int:

@@ -253,7 +253,7 @@ class Settings(Section):
         "issuer addresses of every certificate.",
     )
     policy: Text = Field(
-        default="default",
+        default="sovereign-2026",
         description="Policy that decides algorithms: a shipped name, or a path (with a slash) of "
         "a file in the same form.",
     )
