@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -173,7 +174,7 @@ def _await_answer(
     process: subprocess.Popen[bytes], probe: Probe, path: Path, patience: float
 ) -> None:
     deadline = monotonic() + patience
-    while not probe(path):
+    while not _probed_apart(probe, path):
         code = process.poll()
         if code == EXIT_PIN_REFUSED:
             raise PinError("the token refused the PIN; after a few wrong ones it locks itself")
@@ -182,6 +183,12 @@ def _await_answer(
         if monotonic() > deadline:
             raise SignerStartError(f"the signer gave no answer in {patience:.0f} s")
         sleep(0.05)
+
+
+def _probed_apart(probe: Probe, path: Path) -> bool:
+    """Probe in a thread: a probe may start an event loop, and the caller may stand in one."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(probe, path).result()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

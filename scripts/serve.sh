@@ -16,7 +16,7 @@ if [ ! -e "$home/trust.pem" ]; then
     $kms init --home "$home" --name log.kms.example --public-url http://127.0.0.1:8080 \
         --token-label kms --pin-file "$home/token/pin" --module "$module" \
         --softhsm-conf "$home/token/softhsm2.conf"
-    $kms authority ceremony --home "$home" --officer alice --officer bob
+    $kms authority ceremony --home "$home" --officer alice --officer bob --yes
     $kms principal dev-clients --home "$home"
 fi
 exec $kms serve --home "$home"
