@@ -28,10 +28,11 @@ from kms.domain.records import Epoch
 from kms.home import home_lock
 from kms.logs import configure
 from kms.pin import Pin
-from kms.services.ceremony import Ceremony, CeremonyReport, open_log
+from kms.services.ceremony import Ceremony, CeremonyReport, activate_policy, open_log
 from kms.services.ceremony_plan import Plan
 from kms.services.checkpoint_checker import check_checkpoint
 from kms.services.core import AuthoritySet, Core, Limits
+from kms.services.crls import SERVICE
 from kms.services.epochs import continue_log, open_next_epoch, remembered_head
 from kms.services.errors import SignerUnavailableError
 from kms.services.events import EventFactory
@@ -189,6 +190,16 @@ async def open_services(
         await core.sequencer.drain()
 
 
+async def refresh_policy(services: Services) -> None:
+    """Log the configured policy as the one in force, unless it is already.
+
+    Raises:
+        KmsError: It could not be logged; nothing may be decided under it yet.
+    """
+    if await activate_policy(services.core, SERVICE.name):
+        _log.info("policy.activated", policy=services.core.policy.name)
+
+
 @contextlib.asynccontextmanager
 async def local_services(settings: Settings, pin: Pin) -> AsyncIterator[Services]:
     """The use cases for a local command: the home is held, a signer runs for as long.
@@ -300,8 +311,7 @@ def run_worker(arguments: argparse.Namespace) -> int:
     """Serve requests until SIGTERM; answers the exit status."""
     from kms.worker import work  # noqa: PLC0415 - signers need no web framework
 
-    settings = load(arguments.config)
-    return work(settings, arguments.ready_fd)
+    return work(load(arguments.config), arguments.ready_fd)
 
 
 def _parser() -> argparse.ArgumentParser:

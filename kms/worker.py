@@ -1,0 +1,159 @@
+"""The worker: the process that parses requests. No PIN, no PKCS#11 module (P6).
+
+start   ledger → log's epoch → sign what a crash left unsigned → TLS certificate → listeners
+stop    SIGTERM: listeners answer what they accepted, the sequencer drains, then the process ends
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import structlog
+
+from kms.api.app import HttpLimits, create_api
+from kms.api.operator import create_operator
+from kms.api.public import create_public
+from kms.api.server import Listener, capture_server_log, run, serve
+from kms.api.tls import ServerTls
+from kms.bootstrap import open_services, refresh_policy
+from kms.metrics import Metrics
+from kms.services.core import INFRASTRUCTURE
+from kms.services.errors import KmsError
+from kms.services.facade import Services
+from kms.services.maintenance import Maintenance
+from kms.settings import Settings
+from kms.tls_keeper import TlsKeeper
+
+RETRY_SECONDS = 1.0
+
+_log = structlog.get_logger()
+
+
+def work(settings: Settings, ready_fd: int) -> int:
+    """Serve until SIGTERM; answers the exit status."""
+    capture_server_log()
+    return run(_work(settings, ready_fd))
+
+
+async def _work(settings: Settings, ready_fd: int) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    metrics = Metrics()
+    async with open_services(settings, settings.signer_socket, metrics) as services:
+        metrics.watch(services)
+        async with _background(Maintenance(services).run):
+            if await _first(stop, _prepare(services)):
+                await _serve(settings, services, metrics, stop, ready_fd)
+    return 0
+
+
+async def _first(stop: asyncio.Event, work: Awaitable[None]) -> bool:
+    """Whether the work was done before a stop was asked for."""
+    done, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({done, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if done.done():
+        await done
+        return True
+    done.cancel()
+    return False
+
+
+async def _prepare(services: Services) -> None:
+    """Recover as far as the signer allows; without it revocations and reading go on.
+
+    Only a policy that the log does not know yet is waited for: nothing may be decided under it.
+    """
+    try:
+        await services.upkeep.recover()
+    except KmsError as error:
+        _log.warning("worker.not-recovered", detail=str(error))
+    while True:
+        try:
+            await refresh_policy(services)
+        except KmsError as error:
+            _log.warning("worker.policy-not-logged", detail=str(error))
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            return
+
+
+async def _serve(
+    settings: Settings, services: Services, metrics: Metrics, stop: asyncio.Event, ready_fd: int
+) -> None:
+    anchor = services.core.authorities[INFRASTRUCTURE].record.certificate
+    current: list[ServerTls] = []
+
+    def renewed() -> None:
+        for tls in current:
+            tls.replace(keeper.certificate, keeper.key)
+
+    keeper = TlsKeeper(settings, services, renewed)
+    if not await _first(stop, keeper.ensure()):
+        return
+    current.append(ServerTls(keeper.certificate, keeper.key, anchor))
+    limits = HttpLimits(settings.limits.max_body_bytes, settings.limits.concurrency)
+    async with _background(keeper.run):
+        await serve(
+            _listeners(settings, services, metrics, limits, current[0]),
+            stop,
+            ready=lambda _ports: _say_ready(ready_fd),
+            drain_seconds=settings.limits.drain_seconds,
+        )
+
+
+def _listeners(
+    settings: Settings,
+    services: Services,
+    metrics: Metrics,
+    limits: HttpLimits,
+    tls: ServerTls,
+) -> list[Listener]:
+    api, public, operator = (
+        settings.listeners.api,
+        settings.listeners.public,
+        settings.listeners.operator,
+    )
+    return [
+        Listener(
+            "api",
+            create_api(services, limits, observer=metrics),
+            api.host,
+            api.port,
+            tls=tls.context,
+        ),
+        Listener(
+            "public",
+            create_public(services, limits, observer=metrics),
+            public.host,
+            public.port,
+        ),
+        Listener(
+            "operator",
+            create_operator(services, metrics.registry),
+            operator.host,
+            operator.port,
+            last=True,
+        ),
+    ]
+
+
+def _say_ready(ready_fd: int) -> None:
+    """Tell the supervisor that every listener accepts connections."""
+    os.write(ready_fd, b"ready\n")
+    os.close(ready_fd)
+
+
+@contextlib.asynccontextmanager
+async def _background(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Keep something running for as long as the block lasts."""
+    task = asyncio.ensure_future(work())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
