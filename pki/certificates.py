@@ -141,13 +141,13 @@ def authority_urls(base_url: str, name: str) -> tuple[str, str]:
     """Public URLs of an authority's CRL and certificate.
 
     Raises:
-        ProfileError: The base is not an http(s) URL of a domain or IPv4 address, or ends in a slash.
+        ProfileError: The base is no http(s) URL of a domain or IPv4 address, or ends in a slash.
     """
     urls = (f"{base_url}/pki/{name}.crl", f"{base_url}/pki/{name}.cer")
     if base_url.endswith("/") or not all(map(names.is_location, urls)):
         raise ProfileError(
-            f"{base_url[:80]!r} is not an http(s) URL of a domain or IPv4 address without a slash at "
-            "its end",
+            f"{base_url[:80]!r} is no http(s) URL of a domain or IPv4 address without a slash "
+            "at its end",
             field="base_url",
         )
     return urls

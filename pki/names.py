@@ -151,7 +151,10 @@ def _plain_path(path: str) -> bool:
 def _segment(value: str, field: str) -> str:
     if value in {"", ".", ".."}:
         raise ProfileError(f"{value!r} cannot be a segment of a URI's path", field=field)
-    return quote(value, safe=_SEGMENT_SAFE)
+    try:
+        return quote(value, safe=_SEGMENT_SAFE)
+    except UnicodeEncodeError:
+        raise ProfileError("a lone surrogate cannot stand in a URI", field=field) from None
 
 
 def _base(domain: str) -> str:

@@ -150,7 +150,7 @@ def _check_rsa(modulus: int, exponent: int) -> None:
         raise WeakKeyError("the RSA exponent is not odd between 2^16 and 2^256", field="spki")
     found = badkeys.checkrsa(modulus, e=exponent, checks=_RSA_CHECKS)
     if found:
-        raise WeakKeyError(f"the RSA key fails the check {min(found)}", field="spki")
+        raise WeakKeyError(f"the RSA key fails the check {next(iter(found))}", field="spki")
 
 
 def repeated_components(keys: Sequence[PublicKey]) -> tuple[int, ...]:
