@@ -1,0 +1,45 @@
+"""Events: each entitled reader sees its own, with what opens the commitments."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from kms.api import answer_schemas as answers
+from kms.api import documents, schemas
+from kms.api.handling import Asking, answer
+from kms.api.openapi import refusals
+from kms.domain.authorisation import Action
+
+router = APIRouter(tags=["events"])
+Index = Annotated[int, Path(ge=0, le=2**53, description="Index in the log, from 0.")]
+OfTenant = Annotated[schemas.TenantQuery, Query()]
+
+
+@router.get("/v1/events", response_model=answers.EventsAnswer, responses=refusals(404))
+async def events(asked: Asking, query: Annotated[schemas.EventsQuery, Query()]) -> Response:
+    """Events above an index, a page at a time."""
+    asked.require(Action.READ_EVENTS)
+    found = asked.services.lookup.events(
+        asked.reach(query.tenant), after=query.after, limit=query.limit
+    )
+    full = len(found) == query.limit
+    return answer(
+        {
+            "events": [documents.event(seen) for seen in found],
+            "next": found[-1].event.index if full else None,
+        }
+    )
+
+
+@router.get("/v1/events/{index}", response_model=answers.EventDocument, responses=refusals(404))
+async def event(asked: Asking, index: Index, query: OfTenant) -> Response:
+    """One event."""
+    asked.require(Action.READ_EVENTS)
+    return answer(documents.event(asked.services.lookup.event(asked.reach(query.tenant), index)))
+
+
+@router.get("/v1/events/{index}/receipt", response_model=answers.Receipt, responses=refusals(404))
+async def receipt(asked: Asking, index: Index, query: OfTenant) -> Response:
+    """A receipt of one event against the newest signed checkpoint."""
+    asked.require(Action.READ_EVENTS)
+    return answer(await asked.services.lookup.receipt(asked.reach(query.tenant), index))

@@ -1,0 +1,126 @@
+"""The API's description: what routes declare, plus what holds for all of them.
+
+Bodies are parsed by `kms.api.strict_json` and not by FastAPI, so their schemas are declared by
+`takes` and put into the document here.
+"""
+
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from kms.api import schemas
+from kms.api.answer_schemas import ProblemDocument
+from kms.api.handling import IDEMPOTENCY_HEADER
+from kms.api.problems import MEDIA_TYPE, PROBLEMS, TYPE_PREFIX
+from kms.services.errors import KmsError
+
+_REF = "#/components/schemas/{model}"
+_ALWAYS = (400, 401, 403, 408, 413, 422, 431, 500, 503)
+"""Statuses with which any call may be refused."""
+
+_BODIES: tuple[type[BaseModel], ...] = (
+    schemas.EnrolmentBody,
+    schemas.ProofsBody,
+    schemas.EnrolmentBatch,
+    schemas.ProofsBatch,
+    schemas.TenantBody,
+    schemas.PrincipalBody,
+    schemas.TenantOnlyBody,
+    schemas.NothingBody,
+    schemas.CertificateBody,
+    schemas.RevocationBody,
+    ProblemDocument,
+)
+
+_DESCRIPTION = """Certifies users' and devices' public keys on a public, verifiable record.
+
+Every call comes over TLS 1.3 with a client certificate of the infrastructure authority. Every call
+that changes state carries an `Idempotency-Key`: sent again with the same body it gives the same
+bytes. Refusals are problem documents (RFC 9457); none repeats anything of the request."""
+
+
+def takes(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """`openapi_extra` of a route whose body is that model."""
+    schema = {"$ref": _REF.format(model=model.__name__)}
+    body = {"required": required, "content": {"application/json": {"schema": schema}}}
+    return {"requestBody": body}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """`responses` of a route: the problems it may answer with, beside those of every call."""
+    return {status: _refusal(status) for status in sorted({*_ALWAYS, *statuses})}
+
+
+def _refusal(status: int) -> dict[str, Any]:
+    examples = {
+        kind.problem: {"value": _example(kind)}
+        for kind, row in PROBLEMS.items()
+        if row.status == status
+    }
+    schema = {"$ref": _REF.format(model=ProblemDocument.__name__)}
+    return {
+        "description": HTTPStatus(status).phrase,
+        "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},
+    }
+
+
+def _example(kind: type[KmsError]) -> dict[str, Any]:
+    return {
+        "type": TYPE_PREFIX + kind.problem,
+        "title": PROBLEMS[kind].title,
+        "status": PROBLEMS[kind].status,
+        "detail": "A sentence that says what is wrong and what to do.",
+        "retry": kind.retry.value,
+    }
+
+
+def describing(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """The app's `openapi` method; the document is made once."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _complete(
+                get_openapi(
+                    title="sovereign-kms",
+                    version=app.version,
+                    description=_DESCRIPTION,
+                    routes=app.routes,
+                )
+            )
+        return app.openapi_schema
+
+    return describe
+
+
+def _complete(document: dict[str, Any]) -> dict[str, Any]:
+    modes = [(model, "validation") for model in _BODIES]
+    _, bodies = models_json_schema(modes, ref_template=_REF)  # type: ignore[arg-type]  # literal
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {}).update(bodies["$defs"])
+    components["securitySchemes"] = {"mutualTLS": {"type": "mutualTLS"}}
+    components["parameters"] = {"IdempotencyKey": _idempotency_key()}
+    document["security"] = [{"mutualTLS": []}]
+    for operation in _operations(document, "post"):
+        reference = {"$ref": "#/components/parameters/IdempotencyKey"}
+        operation.setdefault("parameters", []).append(reference)
+    return document
+
+
+def _idempotency_key() -> dict[str, Any]:
+    return {
+        "name": IDEMPOTENCY_HEADER,
+        "in": "header",
+        "required": True,
+        "description": "Fresh for each new request; the same one when a request is sent again.",
+        "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,128}$"},
+        "example": "5f0c1f0e-6f0b-4a52-9a65-0f6f0f6f2c11",
+    }
+
+
+def _operations(document: dict[str, Any], method: str) -> Iterable[dict[str, Any]]:
+    return (path[method] for path in document["paths"].values() if method in path)

@@ -1,0 +1,40 @@
+"""What operators and their monitoring read (9464): metrics and health, no authentication."""
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from kms.services.facade import Services
+
+_NO_STORE = {"cache-control": "no-store"}
+
+
+def create_operator(services: Services, registry: CollectorRegistry) -> ASGIApp:
+    """The whole application of the operator's listener."""
+
+    async def metrics(_request: Request) -> Response:
+        data = generate_latest(registry)
+        return Response(data, headers={"content-type": CONTENT_TYPE_LATEST, **_NO_STORE})
+
+    async def alive(_request: Request) -> Response:
+        return Response("ok\n", media_type="text/plain", headers=_NO_STORE)
+
+    async def ready(_request: Request) -> Response:
+        checks = await services.readiness.checks()
+        good = all(check.ok for check in checks)
+        body = msgspec.json.encode({"ready": good, "checks": checks})
+        status = 200 if good else 503
+        return Response(body, status, headers=_NO_STORE, media_type="application/json")
+
+    return Starlette(
+        routes=[
+            Route("/metrics", metrics),
+            Route("/healthz", alive),
+            Route("/readyz", ready),
+        ]
+    )

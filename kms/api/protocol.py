@@ -1,0 +1,107 @@
+"""HTTP/1.1 on a connection: uvicorn's protocol, with the peer's certificate and with bounds.
+
+uvicorn neither hands the client certificate to the application nor limits the size of headers or
+the time they take; both are added here, and what is not HTTP is answered with a problem document.
+"""
+
+import asyncio
+from typing import ClassVar
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from kms.api.errors import HeadersTooLargeError, MalformedRequestError
+from kms.api.identity import PEER_CERTIFICATE
+from kms.api.problems import problem
+from kms.services.errors import KmsError
+
+MAX_HEADERS = 32 << 10
+"""Bytes of request line and headers together."""
+HEADER_SECONDS = 10.0
+"""How long a request's headers may take, and a new connection to send any."""
+MAX_CONNECTIONS = 1024
+"""Open connections of one listener; beyond it new ones are closed at once."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    header_seconds: ClassVar[float] = HEADER_SECONDS
+    max_headers: ClassVar[int] = MAX_HEADERS
+    max_connections: ClassVar[int] = MAX_CONNECTIONS
+
+    _deadline: asyncio.TimerHandle | None = None
+    _reading_headers = True
+    _header_bytes = 0
+    _refusal: KmsError = MalformedRequestError("this is not an HTTP/1.1 request")
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the peer's certificate: TLS has verified it."""
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+        self.app_state = {**self.app_state, PEER_CERTIFICATE: certificate}
+        if len(self.connections) > self.max_connections:
+            transport.close()
+        self._start_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._end_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, as long as its headers stay within bounds."""
+        super().data_received(data)
+        if self._reading_headers and not self.transport.is_closing():
+            self._header_bytes += len(data)
+            if self._header_bytes > self.max_headers:
+                self._refuse_headers()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._reading_headers, self._header_bytes = True, 0
+        self._start_deadline()
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the request line."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The request can be served."""
+        self._reading_headers = False
+        self._end_deadline()
+        super().on_headers_complete()
+
+    def send_400_response(self, _msg: str) -> None:
+        """Answer what cannot be parsed; nothing more can be read from the connection."""
+        found = problem(self._refusal)
+        headers = {**found.headers, "content-length": str(len(found.body)), "connection": "close"}
+        lines = b"".join(f"{name}: {value}\r\n".encode() for name, value in headers.items())
+        self.transport.write(STATUS_LINE[found.status] + lines + b"\r\n" + found.body)
+        self.transport.close()
+
+    def _count(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > self.max_headers:
+            self._refusal = HeadersTooLargeError(f"headers may have {self.max_headers} bytes")
+            raise self._refusal  # the parser stops and `send_400_response` answers
+
+    def _refuse_headers(self) -> None:
+        self._refusal = HeadersTooLargeError(f"headers may have {self.max_headers} bytes")
+        self.send_400_response("")
+
+    def _start_deadline(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self.header_seconds, self.transport.abort)
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

@@ -1,0 +1,175 @@
+"""Runs the listeners of one worker in one event loop, and ends them in order.
+
+At the end the API and the public listener stop accepting first and answer what they accepted; the
+operator's listener stays until then, so that monitoring sees the end of it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+import structlog
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from kms.api.protocol import BoundedProtocol
+
+T = TypeVar("T")
+
+KEEP_ALIVE_SECONDS = 75
+BACKLOG = 1024
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One address and the application behind it.
+
+    Attributes:
+        name: For log lines.
+        app: What answers.
+        host: IP address.
+        port: 0 for any free one.
+        tls: TLS context; None for plain HTTP.
+        last: Whether it stays until all others have ended.
+    """
+
+    name: str
+    app: ASGIApp
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    last: bool = False
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a worker's main coroutine on uvloop; answers its result."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+async def serve(
+    listeners: Sequence[Listener],
+    stop: asyncio.Event,
+    *,
+    ready: Callable[[dict[str, int]], None] | None = None,
+    drain_seconds: int = 30,
+) -> None:
+    """Serve until `stop` is set, then answer what was accepted.
+
+    Args:
+        listeners: All that is to be served; every address is bound before any is served.
+        stop: Ends everything, in order.
+        ready: Called once all accept connections, with the port of each.
+        drain_seconds: How long accepted requests may take to finish.
+
+    Raises:
+        OSError: An address cannot be bound.
+    """
+    sockets = _bind(listeners)
+    servers = [(item, _Server(_config(item, drain_seconds))) for item in listeners]
+    async with asyncio.TaskGroup() as group:
+        tasks = {
+            item.name: group.create_task(server.serve([sockets[item.name]]))
+            for item, server in servers
+        }
+        await _started([server for _, server in servers], list(tasks.values()))
+        if ready is not None:
+            ready({name: bound.getsockname()[1] for name, bound in sockets.items()})
+        await stop.wait()
+        await _end([(server, tasks[item.name]) for item, server in servers if not item.last])
+        await _end([(server, tasks[item.name]) for item, server in servers if item.last])
+
+
+async def _end(servers: Sequence[tuple[uvicorn.Server, asyncio.Task[None]]]) -> None:
+    for server, _ in servers:
+        server.should_exit = True
+    await asyncio.gather(*(task for _, task in servers))
+
+
+def _bind(listeners: Sequence[Listener]) -> dict[str, socket.socket]:
+    bound: dict[str, socket.socket] = {}
+    try:
+        for item in listeners:
+            bound[item.name] = _socket(item.host, item.port)
+    except OSError:
+        for opened in bound.values():
+            opened.close()
+        raise
+    return bound
+
+
+def _socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
+    except OSError as error:
+        opened.close()
+        raise OSError(
+            error.errno, f"cannot listen on {host} port {port}: {error.strerror}"
+        ) from error
+    return opened
+
+
+def _config(listener: Listener, drain_seconds: int) -> uvicorn.Config:
+    context = listener.tls
+    return uvicorn.Config(
+        listener.app,
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        loop="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=drain_seconds,
+        ssl_context_factory=None if context is None else lambda _config, _default: context,
+    )
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to the worker."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing."""
+        yield
+
+
+async def _started(servers: Sequence[uvicorn.Server], tasks: Sequence[asyncio.Task[None]]) -> None:
+    while not all(server.started for server in servers):
+        if any(task.done() for task in tasks):
+            return  # the task group raises what went wrong
+        await asyncio.sleep(0.01)
+
+
+class ServerLog(logging.Handler):
+    """Brings what uvicorn and asyncio complain about into the structured log, without values."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Only the fixed part of the message: its arguments may come from outside."""
+        info = record.exc_info[1] if record.exc_info else None
+        line = _log.error if record.levelno >= logging.ERROR else _log.warning
+        line("server", source=record.name, message=str(record.msg)[:200], exc_info=info)
+
+
+def capture_server_log() -> None:
+    """Route the servers' own complaints into the structured log; call once in a worker."""
+    for name in ("uvicorn.error", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers = [ServerLog(logging.WARNING)]
+        logger.propagate = False

@@ -1,0 +1,93 @@
+"""Typed values out of parsed JSON, and one `InputError` out of what pydantic finds wrong.
+
+Messages name the place and the rule, never what was sent.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
+
+from kms.services.errors import InputError
+from kms.wire import DEVICE_PATTERN, TENANT_PATTERN, USER_PATTERN, WireError, unb64
+
+M = TypeVar("M", bound=BaseModel)
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+def _text(pattern: str) -> Any:
+    return StringConstraints(pattern=rf"^{pattern}$")
+
+
+UserText = Annotated[str, _text(USER_PATTERN)]
+DeviceText = Annotated[str, _text(DEVICE_PATTERN)]
+TenantText = Annotated[str, _text(TENANT_PATTERN)]
+PrincipalText = Annotated[str, _text(DEVICE_PATTERN)]
+SlotText = Annotated[str, _text("[a-z0-9-]{1,32}")]
+NameText = Annotated[str, _text("[A-Za-z0-9.-]{1,64}")]
+EnrolmentText = Annotated[str, _text("[0-9a-f]{32}")]
+SerialText = Annotated[str, _text("(?:[0-9a-f]{2}){1,20}")]
+DomainText = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+
+
+def _decoded(value: object) -> object:
+    if not isinstance(value, str):
+        return value  # the field's own type says what is wrong
+    try:
+        return unb64(value)
+    except (WireError, ValueError) as error:
+        raise PydanticCustomError("base64", "Not standard base64 with padding") from error
+
+
+def _sized(size: int) -> Any:
+    schema: JsonDict = {
+        "type": "string",
+        "contentEncoding": "base64",
+        "maxLength": 4 * ((size + 2) // 3),
+    }
+    return Field(min_length=1, max_length=size, json_schema_extra=schema)
+
+
+PublicKeyBytes = Annotated[bytes, BeforeValidator(_decoded), _sized(8 << 10)]
+"""SubjectPublicKeyInfo in base64; ML-KEM-1024 with P-384, the largest, has 1.7 KB."""
+ProofBytes = Annotated[bytes, BeforeValidator(_decoded), _sized(16 << 10)]
+"""Signature or MAC in base64; that of ML-DSA-87, the largest, has 4.6 KB."""
+
+
+def validated(model: type[M], value: Any, prefix: str = "") -> M:
+    """A value as the model has it.
+
+    Args:
+        model: What it should be.
+        value: Parsed JSON.
+        prefix: Place of the value in the body, for the error's field.
+
+    Raises:
+        InputError: It is not; `field` says where.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        raise input_error(errors, prefix) from None  # the original quotes what was sent
+
+
+def input_error(errors: Sequence[Mapping[str, Any]], prefix: str = "") -> InputError:
+    """The first of pydantic's errors as ours."""
+    first = errors[0]
+    return InputError(str(first["msg"]), field=_path(first["loc"], prefix) or None)
+
+
+def _path(location: Sequence[str | int], path: str) -> str:
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            # A member's name may come from the caller: only a harmless one is repeated.
+            name = part if _PLAIN.fullmatch(part) else "*"
+            path += f".{name}" if path else name
+    return path

@@ -1,0 +1,198 @@
+"""Every metric of a worker: one registry, names and labels without ids or personal data.
+
+Labels take values from closed sets only (route templates, statuses, problem names, profiles,
+algorithms, error codes), so that nobody outside can make series.
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
+
+class Metrics:
+    """Implements the observers of use cases, HTTP and signer client over one registry."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._http()
+        self._log()
+        self._signer()
+        self._authority()
+
+    def _http(self) -> None:
+        self._in_flight = Gauge(
+            "kms_http_requests_in_flight",
+            "Requests being served.",
+            ["listener"],
+            registry=self.registry,
+        )
+        self._latency = Histogram(
+            "kms_http_request_duration_seconds",
+            "From the complete headers of a request to its answer; status 0: the client left.",
+            ["listener", "method", "route", "status"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            "kms_refusals_total",
+            "Requests and batch items refused, by problem type.",
+            ["problem"],
+            registry=self.registry,
+        )
+
+    def _log(self) -> None:
+        self._commit_seconds = Histogram(
+            "kms_commit_duration_seconds",
+            "Duration of a group commit in the ledger.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._commit_units = Histogram(
+            "kms_commit_batch_units",
+            "Units that shared one commit.",
+            buckets=_SIZES,
+            registry=self.registry,
+        )
+        self._events = Counter(
+            "kms_log_events_total", "Events committed by this worker.", registry=self.registry
+        )
+        self._head_seconds = Histogram(
+            "kms_checkpoint_duration_seconds",
+            "From a committed head to its stored signature.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+
+    def _signer(self) -> None:
+        self._sign_seconds = Histogram(
+            "kms_signer_duration_seconds",
+            "Round trip of one request to the signer.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._statements = Counter(
+            "kms_signer_statements_total",
+            "Statements given to the signer, by outcome: ok, or the class of the error.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._orphans = Counter(
+            "kms_orphans_total",
+            "Statements that were signed, lost by a crash, found and dealt with.",
+            registry=self.registry,
+        )
+
+    def _authority(self) -> None:
+        self._issued = Counter(
+            "kms_certificates_issued_total",
+            "Certificates released.",
+            ["profile", "algorithm"],
+            registry=self.registry,
+        )
+        self._revocations = Counter(
+            "kms_revocations_total",
+            "Revocations that took effect.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._revoked = Counter(
+            "kms_certificates_revoked_total",
+            "Certificates ended by revocations.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._crl_time = Gauge(
+            "kms_crl_this_update_timestamp_seconds",
+            "thisUpdate of the published CRL; its age is time() minus this.",
+            ["authority"],
+            registry=self.registry,
+        )
+        self._crl_entries = Gauge(
+            "kms_crl_entries",
+            "Entries of the published CRL.",
+            ["authority"],
+            registry=self.registry,
+        )
+        self._crl_number = Gauge(
+            "kms_crl_number",
+            "Number of the published CRL.",
+            ["authority"],
+            registry=self.registry,
+        )
+
+    def gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """Show a value that is read whenever metrics are asked for."""
+        self.registry.register(_Read(name, meaning, read))
+
+    def request_began(self, listener: str) -> None:
+        """See `kms.api.observing.HttpObserver`."""
+        self._in_flight.labels(listener).inc()
+
+    def request_ended(
+        self, listener: str, method: str, route: str, status: int, seconds: float
+    ) -> None:
+        """See `kms.api.observing.HttpObserver`."""
+        self._in_flight.labels(listener).dec()
+        self._latency.labels(listener, method, route, str(status)).observe(seconds)
+
+    def refused(self, problem: str) -> None:
+        """A request or batch item was refused."""
+        self._refused.labels(problem).inc()
+
+    def committed(self, units: int, events: int, seconds: float) -> None:
+        """A group commit ended."""
+        self._commit_seconds.observe(seconds)
+        self._commit_units.observe(units)
+        self._events.inc(events)
+
+    def signed_head(self, size: int, seconds: float) -> None:  # noqa: ARG002 - a gauge reads it
+        """A checkpoint was signed and stored."""
+        self._head_seconds.observe(seconds)
+
+    def signed(self, statements: int, seconds: float, outcome: str) -> None:
+        """A batch came back from the signer."""
+        self._sign_seconds.observe(seconds)
+        self._statements.labels(outcome).inc(statements)
+
+    def issued(self, profile: str, algorithm: str) -> None:
+        """A certificate was released."""
+        self._issued.labels(profile, algorithm).inc()
+
+    def revoked(self, kind: str, certificates: int) -> None:
+        """A revocation took effect."""
+        self._revocations.labels(kind).inc()
+        self._revoked.labels(kind).inc(certificates)
+
+    def crl_published(self, authority: str, number: int, entries: int, this_update: float) -> None:
+        """A CRL was published."""
+        self._crl_number.labels(authority).set(number)
+        self._crl_entries.labels(authority).set(entries)
+        self._crl_time.labels(authority).set(this_update)
+
+    def orphans(self, count: int) -> None:
+        """Orphans were found and dealt with."""
+        self._orphans.inc(count)
+
+
+class _Read(Collector):
+    """A gauge whose value is read at the moment of asking."""
+
+    def __init__(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        self._name = name
+        self._meaning = meaning
+        self._read = read
+
+    def collect(self) -> list[Metric]:
+        """The one value."""
+        return [GaugeMetricFamily(self._name, self._meaning, value=self._read())]
+
+    def describe(self) -> list[Metric]:
+        """Name and type, without reading the value."""
+        return [GaugeMetricFamily(self._name, self._meaning)]
