@@ -41,6 +41,7 @@ from kms.storage.writing import ClashError, give_size, write_in_order, write_tog
 from kms.tlog.errors import TileError
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 Faults = Callable[[str], None]
 """Told the name of each step of a transaction: begin, write, before-commit, after-commit."""
 
@@ -48,7 +49,7 @@ _ATTEMPTS = 5
 
 
 class _HeadMovedError(Exception):
-    """Another writer appended first."""
+    """Another writer has appended or has begun a new epoch."""
 
 
 def _no_faults(_: str) -> None:
@@ -121,39 +122,15 @@ class SqlLedger:
     def reserve(self, changes: Sequence[Change]) -> Conflict | None:
         """See `Ledger.reserve`."""
         check_reserved(changes)
-        with self._lock:
-            try:
-                with self._transaction() as connection:
-                    write_together(connection, changes)
-            except (IntegrityError, ClashError):
-                return self._reserve_in_order(changes)
-        return None
+        return self._writing(lambda: self._reserve(changes))
 
     def open_log(self, log: LogId, origin: str, key: str, vkey: str) -> None:
         """See `Ledger.open_log`."""
-        epoch = Epoch(log, origin, key, vkey)
-        stored = self.get(Epoch, log)
-        check_epoch(epoch, stored, self.head())
-        if stored is not None:
-            return
-        head = empty_head(epoch)
-        with self._lock, self._transaction() as connection:
-            self._edge = None
-            write_together(connection, [Insert(epoch)])
-            row = {"log": log, "size": head.size, "root": head.root}
-            connection.execute(statements.ADD_HEAD, row)
+        self._writing(lambda: self._open_log(Epoch(log, origin, key, vkey)))
 
     def commit(self, units: Sequence[Unit]) -> list[Placed | Conflict]:
         """See `Ledger.commit`."""
-        with self._lock:
-            for _ in range(_ATTEMPTS):
-                try:
-                    return self._commit(units)
-                except _HeadMovedError:
-                    continue
-        raise LedgerUnavailableError(
-            f"other writers to {self._place} were faster {_ATTEMPTS} times; try again"
-        )
+        return self._writing(lambda: self._commit(units))
 
     def store_note(self, log: LogId, size: int, note: bytes) -> None:
         """See `Ledger.store_note`."""
@@ -168,6 +145,42 @@ class SqlLedger:
         self._readers.close()
         with self._lock:
             self._writer.close()
+
+    def _writing(self, work: Callable[[], T]) -> T:
+        """Do the work alone, and again if a writer elsewhere came in between."""
+        with self._lock:
+            for _ in range(_ATTEMPTS):
+                try:
+                    return work()
+                except (_HeadMovedError, IntegrityError):
+                    self._edge = None
+        raise LedgerUnavailableError(
+            f"other writers to {self._place} came in between {_ATTEMPTS} times; try again"
+        )
+
+    def _reserve(self, changes: Sequence[Change]) -> Conflict | None:
+        try:
+            with self._transaction() as connection:
+                write_together(connection, changes)
+        except (IntegrityError, ClashError):
+            with self._transaction() as connection:
+                return write_in_order(connection, changes)
+        return None
+
+    def _open_log(self, epoch: Epoch) -> None:
+        stored, head = self.get(Epoch, epoch.log), self.head()
+        check_epoch(epoch, stored, head)
+        if stored is not None:
+            return
+        new = empty_head(epoch)
+        with self._transaction() as connection:
+            if head is not None:
+                # Holds up whoever appends to the old epoch, and is held up by them.
+                _swap_head(connection, head, head)
+            write_together(connection, [Insert(epoch)])
+            row = {"log": new.log, "size": new.size, "root": new.root}
+            connection.execute(statements.ADD_HEAD, row)
+        self._edge = Edge(new, {})
 
     def _commit(self, units: Sequence[Unit]) -> list[Placed | Conflict]:
         try:
@@ -214,10 +227,6 @@ class SqlLedger:
             give_size(connection, done, growth.new)
         self._edge = growth.edge
         return placed(growth.new, outcomes)
-
-    def _reserve_in_order(self, changes: Sequence[Change]) -> Conflict | None:
-        with self._transaction() as connection:
-            return write_in_order(connection, changes)
 
     def _advance(self, connection: Connection, growth: Growth) -> None:
         """Swap the head, write the tiles and the unsigned checkpoint."""

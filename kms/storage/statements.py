@@ -209,13 +209,19 @@ HEAD = (
 )
 """Head of the newest epoch."""
 
+_LATER = HEADS.alias("later")
+
 SWAP_HEAD = (
     update(HEADS)
     .where(HEADS.c.log == bindparam("of_log"), HEADS.c.size == bindparam("old_size"))
     .where(HEADS.c.root == bindparam("old_root"))
+    .where(~select(_LATER.c.log).where(_LATER.c.log > bindparam("of_log")).exists())
     .values(size=bindparam("new_size"), root=bindparam("new_root"))
 )
-"""Compare-and-swap of an epoch's head: no row means that another writer was faster."""
+"""Compare-and-swap of the head of the newest epoch.
+
+No row means that another writer has appended or has begun a new epoch.
+"""
 
 ADD_HEAD = sql_insert(HEADS)
 

@@ -1,0 +1,323 @@
+"""The SQL ledger on a real file: reopening, readers and writers beside it, schema, size."""
+
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from kms.domain.records import Checkpoint, Event, Fingerprint, Idempotent
+from kms.services.ports import Insert, LedgerUnavailableError, Placed, Unit
+from kms.storage.integrity import integrity
+from kms.storage.migrate import check, current, migrate
+from kms.storage.sql import SqlLedger
+from tests.support.ledgers import (
+    EPOCH,
+    LOG,
+    certificate,
+    database,
+    draft,
+    enrolment_units,
+    unit,
+)
+
+LEDGER_FILES = {"kms.db", "kms.db-wal", "kms.db-shm"}
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A database with an open log."""
+    made = database(tmp_path)
+    ledger = SqlLedger(made)
+    ledger.open_log(*EPOCH)
+    ledger.close()
+    return made
+
+
+def test_what_was_committed_is_there_after_reopening(url: str):
+    ledger = SqlLedger(url)
+    ledger.commit([unit("a"), unit("b")])
+    head = ledger.head()
+    ledger.close()
+    again = SqlLedger(url)
+    assert again.head() == head
+    assert again.count(Fingerprint) == 2
+    assert again.commit([unit("c")]) == [Placed(LOG, 2, 3)]
+    again.close()
+    assert integrity(url) == []
+
+
+def test_a_closed_ledger_leaves_one_file_and_nobody_else_may_read_it(tmp_path: Path):
+    url = f"sqlite:///{tmp_path}/kms.db"
+    migrate(url)
+    ledger = SqlLedger(url)
+    ledger.open_log(*EPOCH)
+    assert {path.name for path in tmp_path.iterdir()} == LEDGER_FILES
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    ledger.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"kms.db"}
+
+
+def test_a_hundred_thousand_entries_reopen_at_once(url: str):
+    ledger = SqlLedger(url)
+    for part in range(5):
+        drafts = [draft(f"{part}/{at}", openings=0) for at in range(20_000)]
+        ledger.commit([Unit((), tuple(drafts))])
+    ledger.close()
+    started = time.perf_counter()
+    again = SqlLedger(url)
+    assert again.commit([unit("a")]) == [Placed(LOG, 100_000, 100_001)]
+    assert time.perf_counter() - started < 0.5
+    again.close()
+    assert integrity(url) == []
+
+
+def test_readers_see_whole_commits_while_they_happen(url: str):
+    ledger = SqlLedger(url)
+    stop = threading.Event()
+
+    def read() -> int:
+        rounds = 0
+        while not stop.is_set():
+            head = ledger.head()
+            assert head is not None
+            # A checkpoint that is seen stands for entries and answers that are seen.
+            for checkpoint in ledger.find(Checkpoint, descending=True, limit=1):
+                assert checkpoint.size >= head.size
+                assert ledger.count(Event, log=LOG) >= checkpoint.size
+                assert ledger.count(Idempotent) >= checkpoint.size
+            rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor(4) as threads:
+        readers = [threads.submit(read) for _ in range(4)]
+        try:
+            for at in range(60):
+                ledger.commit([unit(f"{at}/{item}") for item in range(5)])
+        finally:
+            stop.set()
+        assert all(reader.result() > 3 for reader in readers)
+    ledger.close()
+    assert integrity(url) == []
+
+
+def test_one_ledger_used_by_many_threads(url: str):
+    ledger = SqlLedger(url)
+
+    def work(thread: int) -> None:
+        for at in range(20):
+            assert ledger.reserve([Insert(certificate(f"{thread}/{at}"))]) is None
+            (placed,) = ledger.commit([unit(f"{thread}/{at}")])
+            assert isinstance(placed, Placed)
+            ledger.store_note(LOG, placed.size, b"note")
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))
+    assert ledger.count(Event) == 80
+    ledger.close()
+    assert integrity(url) == []
+
+
+def test_two_writers_share_a_log(url: str):
+    """Each holds a head of its own and learns in the transaction that it has moved."""
+    ledgers = [SqlLedger(url), SqlLedger(url)]
+    for at in range(4):
+        (placed,) = ledgers[at % 2].commit([unit(str(at))])
+        assert placed == Placed(LOG, at, at + 1)
+    # Through the slow way too.
+    outcomes = ledgers[0].commit([unit("4"), unit("5", key="0")])
+    assert outcomes[0] == Placed(LOG, 4, 5)
+    assert ledgers[1].commit([unit("5", key="0"), unit("6")])[1] == Placed(LOG, 5, 6)
+
+    def work(number: int) -> None:
+        for at in range(25):
+            ledgers[number].commit([unit(f"{number}/{at}")])
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(work, range(2)))
+    assert ledgers[0].head() == ledgers[1].head()
+    for ledger in ledgers:
+        ledger.close()
+    assert integrity(url) == []
+
+
+def test_a_new_epoch_of_another_writer_is_noticed(url: str):
+    first, second = SqlLedger(url), SqlLedger(url)
+    first.commit([unit("a")])
+    second.open_log(2, "log.example/2", "k", "v")  # type: ignore[arg-type]
+    assert first.commit([unit("b")]) == [Placed(2, 0, 1)]  # type: ignore[arg-type]
+    first.close()
+    second.close()
+
+
+def test_large_batches_with_conflicts(url: str):
+    ledger = SqlLedger(url)
+    reserved, units = enrolment_units(0, 300)
+    assert ledger.reserve(reserved) is None
+    ledger.commit([units[7]])
+    outcomes = ledger.commit(units)
+    assert [at for at, item in enumerate(outcomes) if not isinstance(item, Placed)] == [7]
+    head = ledger.head()
+    assert head is not None
+    assert head.size == 300
+    ledger.close()
+    assert integrity(url) == []
+
+
+def test_the_schema_is_what_the_tables_say(tmp_path: Path):
+    url = f"sqlite:///{tmp_path}/kms.db"
+    migrate(url)
+    assert current(url) == "0001"
+    assert check(url) == []
+    migrate(url)
+    with sqlite3.connect(tmp_path / "kms.db") as connection:
+        connection.execute("ALTER TABLE users ADD COLUMN nickname TEXT")
+        connection.execute("DROP INDEX ix_certificates_serial")
+    connection.close()
+    differences = "".join(check(url))
+    assert "nickname" in differences
+    assert "ix_certificates_serial" in differences
+
+
+def test_a_database_without_a_schema(tmp_path: Path):
+    path = tmp_path / "kms.db"
+    path.touch()
+    url = f"sqlite:///{path}"
+    assert current(url) is None
+    with pytest.raises(LedgerUnavailableError, match="no such table"):
+        SqlLedger(url).head()
+
+
+def test_opening_never_makes_a_database(tmp_path: Path):
+    """A wrong path must not become an empty ledger, and a second log with it."""
+    ledger = SqlLedger(f"sqlite:///{tmp_path}/missing.db")
+    with pytest.raises(LedgerUnavailableError, match=r"missing\.db failed: it cannot be opened"):
+        ledger.head()
+    with pytest.raises(LedgerUnavailableError, match="cannot be opened"):
+        ledger.open_log(*EPOCH)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", "postgresql://host/kms", "sqlite:///a?mode=memory"]
+)
+def test_what_is_not_a_file_is_refused(url: str):
+    with pytest.raises(ValueError, match=r"must be a file|use sqlite"):
+        SqlLedger(url)
+
+
+def test_migrations_are_part_of_the_installed_package(tmp_path: Path):
+    """Built and used from a wheel's file tree, in a directory that knows nothing of the source."""
+    root = Path(__file__).parents[2]
+    built = tmp_path / "built"
+    subprocess.run(
+        [sys.executable, "-c", "import setuptools; setuptools.setup()", "-q", "build_py",
+         "--build-lib", str(built)],
+        cwd=root, check=True, capture_output=True,
+    )  # fmt: skip
+    script = (
+        "import sys; from kms.storage import migrate; "
+        f"url = 'sqlite:///{tmp_path}/kms.db'; migrate.migrate(url); "
+        "print(migrate.__file__, migrate.current(url), migrate.check(url))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path, env={"PYTHONPATH": str(built)}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [str(built / "kms/storage/migrate.py"), "0001", "[]"]
+    assert (built / "kms/storage/migrations/script.py.mako").exists()
+
+
+class TestIntegrity:
+    """What `kms doctor` must notice."""
+
+    @pytest.fixture
+    def filled(self, url: str) -> str:
+        ledger = SqlLedger(url)
+        for start in range(0, 600, 100):
+            ledger.commit([unit(str(at), events=1) for at in range(start, start + 100)])
+        ledger.close()
+        assert integrity(url) == []
+        return url
+
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            ("UPDATE events SET leaf = x'00' WHERE \"index\" = 317", "log 1: entry 317 is not"),
+            ('DELETE FROM events WHERE "index" = 100', "log 1: entry 100 is missing"),
+            ('DELETE FROM events WHERE "index" = 599', "log 1: entry 599 is missing"),
+            (
+                "UPDATE tiles SET hashes = zeroblob(8192) WHERE level = 0 AND number = 1",
+                "log 1: entry 256 is not",
+            ),
+            (
+                "UPDATE tiles SET hashes = zeroblob(64) WHERE level = 1",
+                "log 1: node 0 of tile level 1 is not",
+            ),
+            ("DELETE FROM tiles WHERE number = 2", "log 1: entry 512 is not"),
+            ("INSERT INTO tiles VALUES (1, 2, 0, zeroblob(32))", "log 1: 5 tiles are stored"),
+            (
+                "UPDATE tiles SET hashes = CAST(hashes || zeroblob(32) AS BLOB) WHERE level = 1",
+                "log 1: tile 1/0 goes beyond size 600",
+            ),
+            (
+                "UPDATE checkpoints SET root = zeroblob(32) WHERE size = 300",
+                "log 1: the entries do not lead to the checkpoint of size 300",
+            ),
+            ("DELETE FROM checkpoints WHERE size = 600", "log 1: entry 500 is beyond"),
+            ("UPDATE heads SET size = 500", "log 1: the head says size 500"),
+            ("UPDATE heads SET root = zeroblob(32)", "log 1: the head says size 600"),
+            ("DELETE FROM heads", "log 1: the head says no size"),
+        ],
+    )  # fmt: skip
+    def test_damage_is_found_and_placed(self, filled: str, damage: str, message: str):
+        with sqlite3.connect(filled.removeprefix("sqlite:///")) as connection:
+            connection.execute(damage)
+        connection.close()
+        (problem,) = integrity(filled)
+        assert problem.startswith(message)
+
+    def test_a_damaged_edge_is_never_appended_to(self, filled: str):
+        with sqlite3.connect(filled.removeprefix("sqlite:///")) as connection:
+            connection.execute("UPDATE tiles SET hashes = zeroblob(2816) WHERE number = 2")
+        connection.close()
+        ledger = SqlLedger(filled)
+        with pytest.raises(LedgerUnavailableError, match=r"damaged .*run `kms doctor`"):
+            ledger.commit([unit("x")])
+        ledger.close()
+
+    def test_damaged_pages_and_open_files(self, filled: str):
+        path = Path(filled.removeprefix("sqlite:///"))
+        content = bytearray(path.read_bytes())
+        content[4096 * 40 : 4096 * 41] = b"\xff" * 4096
+        path.write_bytes(content)
+        path.chmod(0o644)
+        try:
+            problems = integrity(filled)
+        except LedgerUnavailableError as error:
+            problems = [str(error)]
+        assert any("SQLite:" in item or "damaged" in item for item in problems)
+        assert any("mode 644" in item for item in problems) or len(problems) == 1
+
+    def test_it_runs_beside_a_writer(self, filled: str):
+        ledger = SqlLedger(filled)
+        done = threading.Event()
+
+        def write() -> None:
+            at = 0
+            while not done.is_set():
+                ledger.commit([unit(f"x{at}")])
+                at += 1
+
+        with ThreadPoolExecutor(1) as threads:
+            writer = threads.submit(write)
+            try:
+                assert integrity(filled) == []
+            finally:
+                done.set()
+            writer.result()
+        ledger.close()

@@ -1,0 +1,92 @@
+"""Every record class survives the way to a row and back."""
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kms.domain import records
+from kms.domain.records import Record, Tenant
+from kms.storage.mapping import shape_of
+from kms.storage.tables import METADATA, TABLES
+
+KINDS = [
+    item
+    for _, item in sorted(vars(records).items())
+    if isinstance(item, type) and issubclass(item, Record) and item is not Record
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=5,
+)
+TIMES = st.datetimes(datetime(1950, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC)).map(  # noqa: DTZ001 - hypothesis wants naive bounds
+    lambda time: time.replace(microsecond=0)
+)
+st.register_type_strategy(datetime, TIMES)
+
+
+def values(name: str, hint: Any) -> st.SearchStrategy[Any]:
+    if hint == Mapping[str, Any]:
+        return st.dictionaries(st.text(max_size=3), JSON, max_size=3)
+    if hint == tuple[Mapping[str, Any], ...]:
+        return st.lists(values(name, Mapping[str, Any]), max_size=2).map(tuple)
+    return st.from_type(hint)
+
+
+def made(kind: type[Record]) -> st.SearchStrategy[Record]:
+    hints = get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return st.builds(kind, **{name: values(name, hints[name]) for name in names})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_there_and_back(kind: type[Record], data: st.DataObject):
+    record = data.draw(made(kind))
+    shape = shape_of(kind)
+    row = shape.row(record)
+    assert all(type(value) in (str, int, bytes, type(None)) for value in row)
+    back = shape.record(row)
+    assert back == record
+    assert shape.row(back) == row
+    for field in dataclasses.fields(record):  # type: ignore[arg-type]
+        assert isinstance(getattr(back, field.name), type(getattr(record, field.name)))
+    assert shape.key(row) == tuple(shape.value(name, getattr(record, name)) for name in kind.KEY)
+
+
+def test_every_record_class_has_a_table():
+    assert set(TABLES) == set(KINDS)
+    assert {table.name for table in TABLES.values()} | {"heads", "tiles"} == set(METADATA.tables)
+
+
+def test_tenant_is_part_of_every_key():
+    """But for what belongs to the log, the signer's marks, and what is unique across tenants."""
+    exempt = {"Event", "Epoch", "Checkpoint", "SignerMark"}
+    for kind in KINDS:
+        assert "tenant" in kind.KEY or kind.__name__ in exempt
+        assert all("tenant" in unique for unique in kind.UNIQUE) or kind is Tenant
+
+
+def test_times_of_other_zones_and_fractions():
+    shape = shape_of(records.Enrolment)
+    assert shape.value("expires", datetime(1970, 1, 1, tzinfo=UTC)) == 0
+    with pytest.raises(ValueError, match="aware time"):
+        shape.value("expires", datetime(2030, 1, 1))  # noqa: DTZ001 - what is refused
+    with pytest.raises(ValueError, match="whole seconds"):
+        shape.value("expires", datetime(2030, 1, 1, microsecond=1, tzinfo=UTC))
+
+
+def test_a_type_without_a_column_is_refused():
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Odd:
+        KEY = ("ratio",)
+        UNIQUE = ()
+        ratio: float
+
+    with pytest.raises(TypeError, match="no column can hold"):
+        shape_of(Odd)  # type: ignore[type-var]
