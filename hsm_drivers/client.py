@@ -92,7 +92,12 @@ class SignerClient:
         """As `ports.StatementSigner.generate`."""
         constraints = {purpose: dict(fixed) for purpose, fixed in spec.constraints.items()}
         request = frames.Generate(
-            next(self._ids), spec.label, spec.algorithm, spec.purposes, constraints
+            next(self._ids),
+            spec.label,
+            spec.algorithm,
+            spec.purposes,
+            constraints,
+            spec.ceremony_only,
         )
         return (await self._ask("generate", request, frames.Generated)).record
 

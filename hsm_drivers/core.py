@@ -111,7 +111,8 @@ class SignerCore:
 
         Raises:
             UnsupportedError: Not in ceremony mode, or the token lacks the algorithm.
-            StatementRefusedError: The label is malformed or taken, or a purpose has no checker.
+            StatementRefusedError: The label is malformed or taken, a purpose has no checker, or
+                `ceremony_only` names one that the key has not.
         """
         if not self._ceremony:
             raise UnsupportedError("keys are made in a ceremony only; this signer runs for service")
@@ -142,6 +143,8 @@ class SignerCore:
             raise StatementRefusedError(
                 f"a key called {spec.label!r} was made before; labels are never used again"
             )
+        if not set(spec.ceremony_only) <= set(spec.purposes):
+            raise StatementRefusedError("a purpose is reserved to ceremonies that the key has not")
         unknown = set(spec.purposes) - set(self._checkers)
         if unknown:
             raise StatementRefusedError(

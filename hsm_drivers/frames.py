@@ -87,6 +87,7 @@ class Generate(_Message, frozen=True, tag="generate"):
     algorithm: str
     purposes: tuple[Purpose, ...]
     constraints: dict[Purpose, dict[str, Any]]
+    ceremony_only: tuple[Purpose, ...]
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

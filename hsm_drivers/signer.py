@@ -85,10 +85,19 @@ def _answer(core: SignerCore, request: frames.Request) -> frames.Answer:
         case frames.ReadHealth():
             return frames.HealthRead(request.id, core.health())
         case frames.Generate():
-            spec = KeySpec(request.label, request.algorithm, request.purposes, request.constraints)
-            return frames.Generated(request.id, core.generate(spec))
+            return frames.Generated(request.id, core.generate(_spec(request)))
         case _:
             assert_never(request)
+
+
+def _spec(request: frames.Generate) -> KeySpec:
+    return KeySpec(
+        request.label,
+        request.algorithm,
+        request.purposes,
+        request.constraints,
+        request.ceremony_only,
+    )
 
 
 def _sign(core: SignerCore, request: frames.Sign) -> frames.Signed:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,10 +77,12 @@ def refused(outcome: bytes | HsmError, kind: type[HsmError], says: str) -> None:
 
 def test_a_record_is_what_the_ceremony_fixed(play: Play) -> None:
     async def scenario(signer: StatementSigner) -> None:
-        made = await signer.generate(LOG_SPEC)
+        spec = replace(LOG_SPEC, ceremony_only=(Purpose.CHECKPOINT,))
+        made = await signer.generate(spec)
         assert made.label == LOG
-        assert made.purposes == LOG_SPEC.purposes
-        assert made.constraints == LOG_SPEC.constraints
+        assert made.purposes == spec.purposes
+        assert made.constraints == spec.constraints
+        assert made.ceremony_only == spec.ceremony_only
         assert made.protection is Protection.TOKEN
         assert made.attributes.held()
         assert await signer.keys() == [made]
