@@ -11,6 +11,9 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from kms.services.facade import Services
+from kms.services.ports import LedgerUnavailableError
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
@@ -127,8 +130,32 @@ class Metrics:
             registry=self.registry,
         )
 
-    def gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
-        """Show a value that is read whenever metrics are asked for."""
+    def watch(self, services: Services) -> None:
+        """Show what is read from the running use cases whenever metrics are asked for."""
+        core = services.core
+
+        def committed() -> float:
+            head = core.ledger.head()
+            return 0 if head is None else head.size
+
+        self._gauge("kms_log_size", "Events committed in the current epoch.", committed)
+        self._gauge(
+            "kms_log_signed_size",
+            "Events covered by a signed checkpoint.",
+            lambda: core.sequencer.signed_size,
+        )
+        self._gauge(
+            "kms_sequencer_waiting_units",
+            "Units that wait for their commit.",
+            lambda: core.sequencer.waiting,
+        )
+        self._gauge(
+            "kms_signer_waiting_statements",
+            "Statements that wait for the signer.",
+            lambda: getattr(core.signer, "waiting", 0),
+        )
+
+    def _gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         self.registry.register(_Read(name, meaning, read))
 
     def request_began(self, listener: str) -> None:
@@ -190,8 +217,11 @@ class _Read(Collector):
         self._read = read
 
     def collect(self) -> list[Metric]:
-        """The one value."""
-        return [GaugeMetricFamily(self._name, self._meaning, value=self._read())]
+        """The one value; none while the store cannot be read."""
+        try:
+            return [GaugeMetricFamily(self._name, self._meaning, value=self._read())]
+        except LedgerUnavailableError:
+            return self.describe()
 
     def describe(self) -> list[Metric]:
         """Name and type, without reading the value."""
