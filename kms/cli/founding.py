@@ -1,6 +1,5 @@
 """`kms init` and `kms authority ceremony`: from an empty machine to authorities on the record."""
 
-import asyncio
 import hashlib
 import json
 import ssl
@@ -116,7 +115,7 @@ def ceremony(
     _refuse_second(settings)
     if not yes:
         _agree(wanted, officer)
-    report = asyncio.run(_hold(settings, pin_fd, wanted, officer))
+    report = _hold(settings, pin_fd, wanted, officer)
     write(settings.trust_path, ssl.DER_cert_to_PEM_cert(report.certificates["root"]).encode())
     return Shown(_document(report, wanted, officer), _view(report, settings))
 
@@ -128,14 +127,14 @@ def _check_officers(officers: Sequence[str]) -> None:
         )
 
 
-async def _hold(
+def _hold(
     settings: Settings, pin_fd: int | None, plan: Plan, officers: Sequence[str]
 ) -> "CeremonyReport":
     from kms.bootstrap import hold_ceremony  # noqa: PLC0415 - remote commands start faster
 
     pin = obtain_pin(settings, pin_fd=pin_fd)
     try:
-        return await hold_ceremony(settings, pin, plan, officers, _step_teller())
+        return hold_ceremony(settings, pin, plan, officers, _step_teller())
     finally:
         pin.clear()
 

@@ -8,6 +8,7 @@ import typer
 from kms.cli import (
     authorities,
     certificates,
+    demo_command,
     founding,
     local_principals,
     log,
@@ -40,6 +41,7 @@ for group in (
     app.add_typer(group)
 app.command("init")(founding.init)
 app.command("serve")(serving.serve)
+app.command("demo")(demo_command.demo)
 authorities.group.command("ceremony")(founding.ceremony)
 principals.group.command("dev-clients")(local_principals.dev_clients)
 principals.group.command("bootstrap-officer")(local_principals.bootstrap_officer)

@@ -1,0 +1,129 @@
+"""Where a demonstration lies: its record, and beside it the home of the service it ran."""
+
+import shutil
+import socket
+import subprocess
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from kms.cli.demo.errors import DemoError, SurroundingsError
+
+TOKEN_LABEL = "kms-demo"  # noqa: S105 - the name of the token, not a secret
+MARKERS = ("token", "summary.json", "log", "ca")
+"""What a directory that a demonstration left has one of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Loopback ports of the three listeners."""
+
+    api: int
+    public: int
+    operator: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Directories of one demonstration.
+
+    Attributes:
+        record: What strangers look at (DESIGN section 6).
+        home: Home of the service; beside the record, because it is not part of it.
+    """
+
+    record: Path
+    home: Path
+
+    @classmethod
+    def at(cls, directory: Path) -> "Place":
+        """The demonstration that leaves its record there."""
+        record = directory.absolute()
+        return cls(record, record.with_name(f"{record.name}-service"))
+
+    @property
+    def token(self) -> Path:
+        """Configuration, PIN and files of the token."""
+        return self.record / "token"
+
+    @property
+    def signer_state(self) -> Path:
+        """What the signer of the service remembers."""
+        return self.home.with_name(f"{self.home.name}-signer")
+
+    @property
+    def log_file(self) -> Path:
+        """Log lines of the service."""
+        return self.home / "service.log"
+
+    def client(self, name: str) -> tuple[Path, Path]:
+        """Certificate and key of a client."""
+        return self.home / "clients" / f"{name}.pem", self.home / "clients" / f"{name}.key"
+
+    @property
+    def trust(self) -> Path:
+        """The root certificate."""
+        return self.home / "trust.pem"
+
+
+def clear(place: Place) -> None:
+    """Begin from nothing.
+
+    Raises:
+        SurroundingsError: The directory holds something else than a demonstration.
+    """
+    record = place.record
+    strange = record.is_dir() and any(record.iterdir())
+    if strange and not any((record / name).exists() for name in MARKERS):
+        raise SurroundingsError(f"{record} holds something else than a demonstration: left alone")
+    for directory in (record, place.home, place.signer_state):
+        if directory.is_symlink() or directory.is_file():
+            raise SurroundingsError(f"{directory} is no directory: left alone")
+        if directory.exists():
+            shutil.rmtree(directory)
+    record.mkdir(parents=True)
+
+
+def free_ports() -> Ports:
+    """Three loopback ports that nobody listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+        for item in sockets:
+            item.bind(("127.0.0.1", 0))
+        return Ports(*(item.getsockname()[1] for item in sockets))
+
+
+def make_token(place: Place, module: Path) -> None:
+    """Initialise a SoftHSM2 token with random PINs.
+
+    Raises:
+        SurroundingsError: A package is missing, or this is no checkout of the project.
+        DemoError: The token could not be made.
+    """
+    script = _script()
+    done = subprocess.run(
+        [script, place.token, TOKEN_LABEL, module],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode == 2:
+        raise SurroundingsError(done.stderr.strip())
+    if done.returncode != 0:
+        raise DemoError(f"no token could be made: {done.stderr.strip()}")
+    # A signer with a user of its own must reach its token; the PIN stays 0600.
+    place.token.chmod(0o711)
+    (place.token / "softhsm2.conf").chmod(0o644)
+
+
+def _script() -> Path:
+    checkouts = (Path.cwd(), Path(__file__).parents[3])
+    for checkout in checkouts:
+        script = checkout / "softhsm" / "init-token.sh"
+        if script.is_file():
+            return script
+    raise SurroundingsError(
+        "softhsm/init-token.sh is not here: run this in a checkout of the project"
+    )
