@@ -61,7 +61,7 @@ def package_root() -> Path:
 
 
 def separate(settings: Settings, python: str = sys.executable) -> Separation:
-    """Decide on the users, hand each its directories, and try whether it can work.
+    """Decide on the users, make and hand over their directories, and try whether they can work.
 
     Args:
         settings: Users and directories.
@@ -70,6 +70,8 @@ def separate(settings: Settings, python: str = sys.executable) -> Separation:
     Raises:
         ConfigError: Users are configured and cannot be used; there is no silent falling back.
     """
+    for directory in (settings.data_dir, settings.tls_dir, settings.signer_state):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     configured = settings.users.worker is not None or settings.users.signer is not None
     try:
         worker, signer = _accounts(settings)
@@ -122,7 +124,6 @@ def give(directory: Path, account: Account) -> None:
     Symbolic links are not followed and files with several names are left alone: the account could
     have put them there to be given a file of root's.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder, _, files, folder_fd in os.fwalk(directory, follow_symlinks=False):
         os.fchown(folder_fd, account.uid, account.gid)
         if Path(folder) == directory:

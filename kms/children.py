@@ -160,9 +160,8 @@ class Child:
             _log.error("child.gave-up", child=self.name, state=self.state, status=code)
         else:
             self._schedule(lived)
-            _log.warning(
-                "child.exited", child=self.name, status=code, restart_in=self._due - monotonic()
-            )
+            wait = round(self._due - monotonic(), 1)
+            _log.warning("child.exited", child=self.name, status=code, restart_in=wait)
 
     def _schedule(self, lived: float) -> None:
         self.state = ChildState.RESTARTING

@@ -8,7 +8,7 @@ home=var/kms
 kms=.venv/bin/kms
 module=${KMS_MODULE:-/usr/lib/softhsm/libsofthsm2.so}
 
-if [ ! -e "$home/trust.pem" ]; then
+if [ ! -e "$home/complete" ]; then
     rm -rf "$home" "$home-signer"
     echo "serve: first run, making $home" >&2
     mkdir -p "$home"
@@ -18,5 +18,6 @@ if [ ! -e "$home/trust.pem" ]; then
         --softhsm-conf "$home/token/softhsm2.conf"
     $kms authority ceremony --home "$home" --officer alice --officer bob --yes
     $kms principal dev-clients --home "$home"
+    : >"$home/complete"
 fi
 exec $kms serve --home "$home"
