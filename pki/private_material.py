@@ -22,14 +22,14 @@ _HEAD = 256  # characters of an encoded value that tell what it begins with
 _PEM_PRIVATE = re.compile(
     r"BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY|PuTTY-User-Key-File-|openssh-key-v1|AGE-SECRET-KEY-1"
 )
-_PEM_BLOCK = re.compile(r"-----BEGIN [A-Z0-9 ]{1,60}-----(?:\s|\\r|\\n)*([A-Za-z0-9+/=]{16,})")
+_PEM_BLOCK = re.compile(r"-----BEGIN [A-Z0-9 ]{1,60}-----([A-Za-z0-9+/=\s\\]{44,})")
 _JWK_PRIVATE = re.compile(r'"(?:d|k|priv|p|q|dp|dq|qi)\\*"\s*:\s*\\*"')
 _JSON_ESCAPE = re.compile(r"\\+u00([2-7][0-9A-Fa-f])")
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
-_RUN = re.compile(r"[A-Za-z0-9+/_=-]{44,}")
+_RUN = re.compile(r"[A-Za-z0-9+/_-]{44,}")
 _SPACE = re.compile(r"(?:\s|\\r|\\n)+")
 _HEX = re.compile(r"(?:0x)?([0-9A-Fa-f]{68,})")
-_HEX_SEPARATED = re.compile(r"[0-9A-Fa-f:\s]{102,}")
+_HEX_SEPARATED = re.compile(r"[0-9A-Fa-f:\s]{101,}")
 _URL_SAFE = str.maketrans("-_", "+/")
 
 _SEEDS = {0x20: "ML-DSA seed", 0x40: "ML-KEM seed"}
@@ -72,7 +72,7 @@ def _in_text(text: str, layers: int) -> str | None:
 
 def _in_runs(text: str, layers: int) -> str | None:
     """Encoded values inside a longer text, wrapped or not."""
-    candidates = [block[1] for block in _PEM_BLOCK.finditer(text)]
+    candidates = [_SPACE.sub("", block[1]) for block in _PEM_BLOCK.finditer(text)]
     candidates += [run[0] for run in _RUN.finditer(text)]
     candidates += [re.sub(r"[:\s]", "", run[0]) for run in _HEX_SEPARATED.finditer(text)]
     if _SPACE.search(text):
@@ -117,10 +117,13 @@ def _in_bytes(data: bytes, layers: int, size: int | None = None) -> str | None:
     size = len(data) if size is None else size
     if size < LEAST:
         return None
+    found = None
     if data[0] == 0x30:
-        return _in_sequence(data)
-    if data[0] in {0x80, 0x04}:
-        return _in_choice(data, size)
+        found = _in_sequence(data)
+    elif data[0] in {0x80, 0x04}:
+        found = _in_choice(data, size)
+    if found:
+        return found
     if data.startswith(_OPENSSH):
         return "OpenSSH"
     if size in _RAW_ML_KEM and size == len(data) and _raw_ml_kem(data):
