@@ -10,6 +10,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
+_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
+
 
 def spki(public_key: Any) -> bytes:
     return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -62,9 +74,18 @@ class Authority:
         return spki(self.key.public_key())
 
     def issue(
-        self, public_key: bytes, uri: str, serial: int, begin: datetime, end: datetime
+        self,
+        public_key: bytes,
+        uri: str,
+        serial: int,
+        begin: datetime,
+        end: datetime,
+        *,
+        signs: bool = True,
     ) -> bytes:
-        """DER of an end-entity certificate over any SPKI."""
+        """DER of an end-entity certificate over any SPKI, to sign with or to encipher to."""
+        usage = dict.fromkeys(_USAGES, False)
+        usage["digital_signature" if signs else "key_encipherment"] = True
         builder = (
             x509.CertificateBuilder()
             .subject_name(_name(uri.rsplit("/", 1)[-1]))
@@ -74,6 +95,7 @@ class Authority:
             .not_valid_before(begin)
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.KeyUsage(**usage), critical=True)
             .add_extension(
                 x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False
             )
