@@ -1,9 +1,11 @@
 """Fixtures for every suite."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import signer
 from tests.support.softhsm import SoftHsm, make_token
 
 
@@ -17,3 +19,22 @@ def softhsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SoftHsm:
     token = make_token(tmp_path / "token")
     monkeypatch.setenv("SOFTHSM2_CONF", str(token.conf))
     return token
+
+
+@pytest.fixture
+def start_signer(softhsm: SoftHsm, tmp_path: Path) -> Iterator[signer.Start]:
+    """Starts signers on one directory and token; none outlives the test."""
+    started: list[signer.SignerProcess] = []
+
+    def start(
+        *, ceremony: bool = True, uids: tuple[int, ...] | None = None, pin: str | None = None
+    ) -> signer.SignerProcess:
+        directory = tmp_path / "signer"
+        process = signer.start(directory, softhsm, ceremony=ceremony, uids=uids, pin=pin)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.process.poll() is None:
+            process.kill()

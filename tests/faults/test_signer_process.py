@@ -1,4 +1,4 @@
-"""The signer process under kill -9, hostile clients, a token taken away and its own restarts."""
+"""The signer process under kill -9, a token taken away, a full disk and its own restarts."""
 
 import asyncio
 import base64
@@ -6,18 +6,14 @@ import contextlib
 import hashlib
 import os
 import signal
-import socket
 import stat
-import struct
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from hsm_drivers import frames
 from hsm_drivers.client import SignerClient
 from hsm_drivers.errors import (
     HsmError,
@@ -26,52 +22,23 @@ from hsm_drivers.errors import (
     UnsupportedError,
 )
 from hsm_drivers.journal import Journal
-from hsm_drivers.ports import KeySpec, Purpose, Statement
+from hsm_drivers.ports import Statement
 from hsm_drivers.state import SignerState
-from tests.support import signer as support
 from tests.support.signer import (
     CA_SPEC,
     LOG_SPEC,
     ROOT,
     SignerProcess,
+    Start,
+    answers,
+    ceremony,
     certificate,
     checkpoint,
+    client,
+    signs,
     wait_until,
 )
 from tests.support.softhsm import SoftHsm
-
-Start = Callable[..., SignerProcess]
-
-
-@pytest.fixture
-def start(softhsm: SoftHsm, tmp_path: Path) -> Iterator[Start]:
-    """Starts signers on one directory; none outlives the test."""
-    started: list[SignerProcess] = []
-
-    def start(**options: object) -> SignerProcess:
-        process = support.start(tmp_path / "signer", softhsm, **options)  # type: ignore[arg-type]
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.process.poll() is None:
-            process.kill()
-
-
-@contextlib.asynccontextmanager
-async def client(process: SignerProcess) -> AsyncIterator[SignerClient]:
-    connected = SignerClient(process.socket, timeout=20)
-    try:
-        yield connected
-    finally:
-        await connected.aclose()
-
-
-async def ceremony(process: SignerProcess, *specs: KeySpec) -> None:
-    async with client(process) as signer:
-        for spec in specs:
-            await signer.generate(spec)
 
 
 def batch(number: int, size: int = 100) -> list[Statement]:
@@ -92,8 +59,8 @@ async def sign_until_it_breaks(process: SignerProcess) -> list[Statement]:
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.11, 0.17])
-def test_kill_9_amid_batches_loses_no_journal_entry(start: Start, delay: float) -> None:
-    process = start()
+def test_kill_9_amid_batches_loses_no_journal_entry(start_signer: Start, delay: float) -> None:
+    process = start_signer()
     asyncio.run(ceremony(process, CA_SPEC))
     timer = threading.Timer(delay, process.kill)
     timer.start()
@@ -101,7 +68,7 @@ def test_kill_9_amid_batches_loses_no_journal_entry(start: Start, delay: float) 
     timer.join()
 
     async def after() -> None:
-        async with client(start()) as signer:
+        async with client(start_signer()) as signer:
             entries = await signer.journal(0, 1_000_000)
             assert [entry.counter for entry in entries] == list(range(1, len(entries) + 1))
             digests = [entry.digest for entry in entries]
@@ -114,8 +81,8 @@ def test_kill_9_amid_batches_loses_no_journal_entry(start: Start, delay: float) 
     asyncio.run(after())
 
 
-def test_a_torn_journal_is_cut_and_told(start: Start) -> None:
-    process = start()
+def test_a_torn_journal_is_cut_and_told(start_signer: Start) -> None:
+    process = start_signer()
     asyncio.run(ceremony(process, CA_SPEC))
 
     async def first() -> None:
@@ -129,7 +96,7 @@ def test_a_torn_journal_is_cut_and_told(start: Start) -> None:
         journal.write(path.read_bytes()[:100])
 
     async def second() -> None:
-        async with client(start()) as signer:
+        async with client(start_signer()) as signer:
             health = await signer.health()
             assert health.ready
             assert "100 bytes" in health.detail
@@ -140,8 +107,8 @@ def test_a_torn_journal_is_cut_and_told(start: Start) -> None:
     assert "were cut off" in process.log
 
 
-def test_heads_outlive_the_process(start: Start) -> None:
-    process = start()
+def test_heads_outlive_the_process(start_signer: Start) -> None:
+    process = start_signer()
     asyncio.run(ceremony(process, LOG_SPEC))
 
     async def sign(process: SignerProcess, statement: Statement) -> bytes | HsmError:
@@ -150,15 +117,15 @@ def test_heads_outlive_the_process(start: Start) -> None:
 
     assert isinstance(asyncio.run(sign(process, checkpoint(7))), bytes)
     process.kill()
-    process = start()
+    process = start_signer()
     for statement in (checkpoint(6), checkpoint(7, b"other")):
         assert isinstance(asyncio.run(sign(process, statement)), StatementRefusedError)
     assert isinstance(asyncio.run(sign(process, checkpoint(7))), bytes)
     assert isinstance(asyncio.run(sign(process, checkpoint(8))), bytes)
 
 
-def test_a_stop_finishes_the_batch_at_hand(start: Start) -> None:
-    process = start()
+def test_a_stop_finishes_the_batch_at_hand(start_signer: Start) -> None:
+    process = start_signer()
     asyncio.run(ceremony(process, CA_SPEC))
 
     async def scenario() -> None:
@@ -176,8 +143,8 @@ def test_a_stop_finishes_the_batch_at_hand(start: Start) -> None:
     asyncio.run(scenario())
 
 
-def test_the_client_finds_a_restarted_signer(start: Start) -> None:
-    process = start()
+def test_the_client_finds_a_restarted_signer(start_signer: Start) -> None:
+    process = start_signer()
     asyncio.run(ceremony(process, CA_SPEC))
 
     async def scenario() -> None:
@@ -186,25 +153,25 @@ def test_the_client_finds_a_restarted_signer(start: Start) -> None:
             process.kill()
             with pytest.raises(TokenUnavailableError, match=r"broke off|cannot be reached"):
                 await signer.sign(batch(1, 3))
-            await asyncio.to_thread(start)
+            await asyncio.to_thread(start_signer)
             assert len(await signer.sign(batch(1, 3))) == 3
             assert signer.waiting == 0
 
     asyncio.run(scenario())
 
 
-def test_keys_are_made_in_a_ceremony_only(start: Start) -> None:
+def test_keys_are_made_in_a_ceremony_only(start_signer: Start) -> None:
     async def scenario(process: SignerProcess) -> None:
         async with client(process) as signer:
             with pytest.raises(UnsupportedError, match="ceremony"):
                 await signer.generate(CA_SPEC)
             assert await signer.keys() == []
 
-    asyncio.run(scenario(start(ceremony=False)))
+    asyncio.run(scenario(start_signer(ceremony=False)))
 
 
-def test_other_users_are_kept_out(start: Start) -> None:
-    process = start(uids=(os.getuid() + 1,))
+def test_other_users_are_kept_out(start_signer: Start) -> None:
+    process = start_signer(uids=(os.getuid() + 1,))
 
     async def scenario() -> None:
         async with client(process) as signer:
@@ -215,25 +182,27 @@ def test_other_users_are_kept_out(start: Start) -> None:
     assert f"user {os.getuid()} tried to connect" in process.log
 
 
-def test_a_wrong_pin_ends_the_process_after_one_attempt(start: Start, softhsm: SoftHsm) -> None:
-    process = start(pin="wrong-pin")
+def test_a_wrong_pin_ends_the_process_after_one_attempt(
+    start_signer: Start, softhsm: SoftHsm
+) -> None:
+    process = start_signer(pin="wrong-pin")
     assert process.process.wait(10) == 3
     assert process.log.count("pin-refused") == 1
     assert "wrong-pin" not in process.log
-    assert _answers(start())
+    assert asyncio.run(answers(start_signer()))
 
 
-def test_a_state_directory_has_one_owner(start: Start) -> None:
-    process = start()
+def test_a_state_directory_has_one_owner(start_signer: Start) -> None:
+    process = start_signer()
     with pytest.raises(TokenUnavailableError, match="another signer owns"):
         SignerState(process.state)
-    second = start()
+    second = start_signer()
     assert second.process.wait(10) == 3
     assert "another signer owns" in second.log
 
 
-def test_a_token_taken_away_and_brought_back(start: Start, softhsm: SoftHsm) -> None:
-    process = start()
+def test_a_token_taken_away_and_brought_back(start_signer: Start, softhsm: SoftHsm) -> None:
+    process = start_signer()
     asyncio.run(ceremony(process, CA_SPEC))
     tokens, away = softhsm.directory / "tokens", softhsm.directory / "away"
 
@@ -253,19 +222,13 @@ def test_a_token_taken_away_and_brought_back(start: Start, softhsm: SoftHsm) -> 
     asyncio.run(scenario())
     assert process.stop() == 0
     tokens.rename(away)
-    assert start().process.wait(10) == 3
+    assert start_signer().process.wait(10) == 3
     away.rename(tokens)
-    asyncio.run(_signs(start()))
+    asyncio.run(signs(start_signer()))
 
 
-async def _signs(process: SignerProcess) -> None:
-    async with client(process) as signer:
-        (outcome,) = await signer.sign([certificate()])
-        assert isinstance(outcome, bytes)
-
-
-def test_a_swapped_token_is_noticed(start: Start, softhsm: SoftHsm) -> None:
-    process = start()
+def test_a_swapped_token_is_noticed(start_signer: Start, softhsm: SoftHsm) -> None:
+    process = start_signer()
     asyncio.run(ceremony(process, CA_SPEC))
     path = process.state / "keys.json"
     process.stop()
@@ -278,7 +241,7 @@ def test_a_swapped_token_is_noticed(start: Start, softhsm: SoftHsm) -> None:
     )
 
     async def scenario() -> None:
-        async with client(start()) as signer:
+        async with client(start_signer()) as signer:
             health = await signer.health()
             assert not health.ready
             assert "not the one that the ceremony made" in health.detail
@@ -286,122 +249,8 @@ def test_a_swapped_token_is_noticed(start: Start, softhsm: SoftHsm) -> None:
     asyncio.run(scenario())
 
 
-def raw(process: SignerProcess) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(5)
-    connection.connect(str(process.socket))
-    return connection
-
-
-def ended(connection: socket.socket) -> bool:
-    try:
-        return connection.recv(1) == b""
-    except ConnectionResetError:
-        return True
-
-
-MALFORMED = [
-    struct.pack(">I", frames.MAX_FRAME + 1),
-    struct.pack(">I", 2**32 - 1) + b"x" * 100,
-    struct.pack(">I", 0),
-    struct.pack(">I", 4) + b"\xff\xff\xff\xff",
-    struct.pack(">I", 1) + b"\x80",
-    b"GET / HTTP/1.1\r\nHost: signer\r\n\r\n",
-]
-
-
-def test_malformed_frames_end_their_own_connection_only(start: Start) -> None:
-    process = start()
-    asyncio.run(ceremony(process, CA_SPEC))
-
-    async def scenario() -> None:
-        async with client(process) as signer:
-            await signer.health()
-            for data in MALFORMED:
-                with raw(process) as connection:
-                    connection.sendall(data)
-                    assert await asyncio.to_thread(ended, connection), data
-                (outcome,) = await signer.sign([certificate(data)])
-                assert isinstance(outcome, bytes)
-
-    asyncio.run(scenario())
-
-
-def test_half_frames_and_sudden_ends_disturb_no_one(start: Start) -> None:
-    process = start()
-    asyncio.run(ceremony(process, CA_SPEC))
-    frame = frames.encode(
-        frames.Sign(1, [frames.StatementFrame(support.CA, Purpose.CERTIFICATE, b"half", b"")])
-    )
-    for cut in (0, 1, 3, 4, 5, len(frame) - 1):
-        with raw(process) as connection:
-            connection.sendall(frame[:cut])
-    with raw(process) as gone:
-        gone.sendall(frame)
-    lingering = raw(process)
-    lingering.sendall(frame[:10])
-    asyncio.run(_signs(process))
-    lingering.sendall(frame[10:])
-    header = lingering.recv(4, socket.MSG_WAITALL)
-    body = lingering.recv(struct.unpack(">I", header)[0], socket.MSG_WAITALL)
-    assert isinstance(frames.decode_answer(body), frames.Signed)
-    lingering.close()
-
-
-def test_a_client_that_takes_no_answers_stops_no_one(start: Start) -> None:
-    process = start()
-    asyncio.run(ceremony(process, CA_SPEC))
-    greedy = raw(process)
-    greedy.setblocking(False)
-    request = frames.encode(frames.ReadKeys(1))
-    with contextlib.suppress(BlockingIOError):
-        for _ in range(1_000_000):
-            greedy.sendall(request * 100)
-    asyncio.run(_signs(process))
-    assert process.stop() == 0
-    greedy.close()
-
-
-def test_connections_are_bounded(start: Start) -> None:
-    process = start()
-    with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(raw(process)) for _ in range(80)]
-        assert any(ended(connection) for connection in connections[-16:])
-    wait_until(lambda: _answers(process))
-
-
-def _answers(process: SignerProcess) -> bool:
-    async def ask() -> bool:
-        async with client(process) as signer:
-            with contextlib.suppress(TokenUnavailableError):
-                return (await signer.health()).ready
-            return False
-
-    return asyncio.run(ask())
-
-
-def test_many_clients_at_once_each_get_their_own(start: Start) -> None:
-    process = start()
-    asyncio.run(ceremony(process, CA_SPEC))
-
-    async def one(number: int) -> None:
-        async with client(process) as signer:
-            results = await asyncio.gather(
-                *(signer.sign([certificate(b"%d" % number), certificate(b"bad")]) for _ in range(5))
-            )
-            assert all(
-                isinstance(good, bytes) and isinstance(bad, StatementRefusedError)
-                for good, bad in results
-            )
-
-    async def scenario() -> None:
-        await asyncio.gather(*(one(number) for number in range(10)))
-
-    asyncio.run(scenario())
-
-
-def test_a_wedged_signer_times_out(start: Start) -> None:
-    process = start()
+def test_a_wedged_signer_times_out(start_signer: Start) -> None:
+    process = start_signer()
     observed: list[tuple[str, str]] = []
 
     async def scenario() -> None:
@@ -429,8 +278,8 @@ def test_a_wedged_signer_times_out(start: Start) -> None:
     ]
 
 
-def test_everything_on_disk_is_private(start: Start) -> None:
-    process = start()
+def test_everything_on_disk_is_private(start_signer: Start) -> None:
+    process = start_signer()
     asyncio.run(ceremony(process, CA_SPEC, LOG_SPEC))
     modes = {
         path.name: stat.S_IMODE(path.stat().st_mode)
@@ -451,9 +300,9 @@ def limit_files(process: SignerProcess, size: str) -> None:
     )
 
 
-def test_a_full_disk_signs_nothing(start: Start, tmp_path: Path) -> None:
+def test_a_full_disk_signs_nothing(start_signer: Start, tmp_path: Path) -> None:
     """RLIMIT_FSIZE stands for the full disk: the journal takes no further entry."""
-    process = start()
+    process = start_signer()
     asyncio.run(ceremony(process, CA_SPEC))
 
     async def scenario() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import threading
@@ -231,6 +232,22 @@ def test_a_pin_does_not_leak() -> None:
     assert "secret" not in f"{pin} {pin!r} {[pin]}"
     with pytest.raises(TypeError):
         pickle.dumps(pin)
+
+
+def test_the_mechanism_matrix_is_true(softhsm: SoftHsm) -> None:
+    listed = subprocess.run(
+        ["pkcs11-tool", "--module", softhsm.module, "--list-mechanisms"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    offered = {line.split(",")[0].strip() for line in listed.splitlines()}
+    matrix = (Path(__file__).parents[2] / "softhsm" / "MECHANISMS.md").read_text()
+    used = matrix.split("## What the driver uses")[1].split("##")[0]
+    named = re.findall(r"^\| [^|]+ \| `([^`]+)` \|", used, re.MULTILINE)
+    assert len(named) == 6
+    assert set(named) <= offered
+    assert not [name for name in offered if re.search("ML-|HKDF|SHA3-|mechtype-0x210B", name)]
 
 
 def test_the_token_script_is_idempotent_and_private(softhsm: SoftHsm) -> None:

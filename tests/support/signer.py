@@ -3,6 +3,7 @@
 Run as a module it is that process: `python -m tests.support.signer` with a JSON argument.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,11 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hsm_drivers.errors import HsmError, StatementRefusedError
+from hsm_drivers.client import SignerClient
+from hsm_drivers.errors import HsmError, StatementRefusedError, TokenUnavailableError
 from hsm_drivers.pin import Pin
 from hsm_drivers.pkcs11 import Pkcs11Driver
 from hsm_drivers.ports import (
@@ -139,6 +141,39 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.005)
+
+
+Start = Callable[..., SignerProcess]
+"""`start` on a directory and token that a fixture has chosen; its options."""
+
+
+@contextlib.asynccontextmanager
+async def client(process: SignerProcess) -> AsyncIterator[SignerClient]:
+    connected = SignerClient(process.socket, timeout=20)
+    try:
+        yield connected
+    finally:
+        await connected.aclose()
+
+
+async def ceremony(process: SignerProcess, *specs: KeySpec) -> None:
+    async with client(process) as signer:
+        for spec in specs:
+            await signer.generate(spec)
+
+
+async def signs(process: SignerProcess) -> None:
+    """The signer is well: a new client gets a signature."""
+    async with client(process) as signer:
+        (outcome,) = await signer.sign([certificate()])
+        assert isinstance(outcome, bytes)
+
+
+async def answers(process: SignerProcess) -> bool:
+    async with client(process) as signer:
+        with contextlib.suppress(TokenUnavailableError):
+            return (await signer.health()).ready
+        return False
 
 
 def main() -> int:

@@ -1,0 +1,126 @@
+"""The signer and its clients: malformed, half, greedy, many, all at once."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+
+from hsm_drivers import frames
+from hsm_drivers.errors import StatementRefusedError
+from hsm_drivers.ports import Purpose
+from tests.support.signer import (
+    CA,
+    CA_SPEC,
+    SignerProcess,
+    Start,
+    answers,
+    ceremony,
+    certificate,
+    client,
+    signs,
+    wait_until,
+)
+
+
+def raw(process: SignerProcess) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(5)
+    connection.connect(str(process.socket))
+    return connection
+
+
+def ended(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+MALFORMED = [
+    struct.pack(">I", frames.MAX_FRAME + 1),
+    struct.pack(">I", 2**32 - 1) + b"x" * 100,
+    struct.pack(">I", 0),
+    struct.pack(">I", 4) + b"\xff\xff\xff\xff",
+    struct.pack(">I", 1) + b"\x80",
+    b"GET / HTTP/1.1\r\nHost: signer\r\n\r\n",
+]
+
+
+def test_malformed_frames_end_their_own_connection_only(start_signer: Start) -> None:
+    process = start_signer()
+    asyncio.run(ceremony(process, CA_SPEC))
+
+    async def scenario() -> None:
+        async with client(process) as signer:
+            await signer.health()
+            for data in MALFORMED:
+                with raw(process) as connection:
+                    connection.sendall(data)
+                    assert await asyncio.to_thread(ended, connection), data
+                (outcome,) = await signer.sign([certificate(data)])
+                assert isinstance(outcome, bytes)
+
+    asyncio.run(scenario())
+
+
+def test_half_frames_and_sudden_ends_disturb_no_one(start_signer: Start) -> None:
+    process = start_signer()
+    asyncio.run(ceremony(process, CA_SPEC))
+    frame = frames.encode(
+        frames.Sign(1, [frames.StatementFrame(CA, Purpose.CERTIFICATE, b"half", b"")])
+    )
+    for cut in (0, 1, 3, 4, 5, len(frame) - 1):
+        with raw(process) as connection:
+            connection.sendall(frame[:cut])
+    with raw(process) as gone:
+        gone.sendall(frame)
+    lingering = raw(process)
+    lingering.sendall(frame[:10])
+    asyncio.run(signs(process))
+    lingering.sendall(frame[10:])
+    header = lingering.recv(4, socket.MSG_WAITALL)
+    body = lingering.recv(struct.unpack(">I", header)[0], socket.MSG_WAITALL)
+    assert isinstance(frames.decode_answer(body), frames.Signed)
+    lingering.close()
+
+
+def test_a_client_that_takes_no_answers_stops_no_one(start_signer: Start) -> None:
+    process = start_signer()
+    asyncio.run(ceremony(process, CA_SPEC))
+    greedy = raw(process)
+    greedy.setblocking(False)
+    request = frames.encode(frames.ReadKeys(1))
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(1_000_000):
+            greedy.sendall(request * 100)
+    asyncio.run(signs(process))
+    assert process.stop() == 0
+    greedy.close()
+
+
+def test_connections_are_bounded(start_signer: Start) -> None:
+    process = start_signer()
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(raw(process)) for _ in range(80)]
+        assert any(ended(connection) for connection in connections[-16:])
+    wait_until(lambda: asyncio.run(answers(process)))
+
+
+def test_many_clients_at_once_each_get_their_own(start_signer: Start) -> None:
+    process = start_signer()
+    asyncio.run(ceremony(process, CA_SPEC))
+
+    async def one(number: int) -> None:
+        async with client(process) as signer:
+            results = await asyncio.gather(
+                *(signer.sign([certificate(b"%d" % number), certificate(b"bad")]) for _ in range(5))
+            )
+            assert all(
+                isinstance(good, bytes) and isinstance(bad, StatementRefusedError)
+                for good, bad in results
+            )
+
+    async def scenario() -> None:
+        await asyncio.gather(*(one(number) for number in range(10)))
+
+    asyncio.run(scenario())
