@@ -50,7 +50,7 @@ lock: ## new versions and hashes into requirements/*.txt
 
 clean: ## remove what was built; keeps var/kms and var/wheels
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
-	@rm -rf *.egg-info var/build var/demo var/lock var/setup.log var/bench.json
+	@rm -rf *.egg-info var/build var/demo var/demo-* var/lock var/setup.log var/bench.json
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(RAW_SIGN): scripts/bench/raw_sign.c
