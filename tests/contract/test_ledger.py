@@ -262,6 +262,30 @@ def test_changes_apply_in_order_within_and_between_units(ledger: Ledger):
     assert early == [Conflict("Principal", (TENANT, "uri:2")), Placed(LOG, 0, 0)]
 
 
+def test_what_is_deleted_cannot_be_replaced_and_can_be_inserted(ledger: Ledger):
+    missing = Conflict("SignerMark", ("token",))
+    here = Placed(LOG, 0, 0)
+    gone, back, new = Unit((Delete(MARK),)), Unit((Insert(MARK),)), Unit((Replace(MARK),))
+    assert ledger.commit([new, back]) == [missing, here]
+    assert ledger.commit([gone, new]) == [here, missing]
+    assert ledger.commit([gone, back]) == [here, here]
+    assert ledger.get(SignerMark, "token") == MARK
+    assert ledger.commit([new, gone]) == [here, here]
+    assert ledger.get(SignerMark, "token") is None
+
+
+@pytest.mark.parametrize("expecting", [(True, False), (False, True), (True, True)])
+def test_a_unique_value_freed_later_is_not_free_now(ledger: Ledger, expecting: tuple[bool, bool]):
+    a, b = principal("a", "uri:1"), principal("b", "uri:2")
+    ledger.reserve([Insert(a), Insert(b)])
+    takes = Replace(principal("a", "uri:2"), a if expecting[0] else None)
+    frees = Replace(principal("b", "uri:3"), b if expecting[1] else None)
+    assert ledger.commit([Unit((takes,)), Unit((frees,))]) == [
+        Conflict("Principal", (TENANT, "uri:2")),
+        Placed(LOG, 0, 0),
+    ]
+
+
 def test_the_second_change_of_a_record_sees_the_first(ledger: Ledger):
     pending = enrolment("e")
     done, refused = (

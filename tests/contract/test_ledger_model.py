@@ -50,8 +50,13 @@ KINDS: tuple[type[Record], ...] = (
 )
 NAMES = st.sampled_from("abc")
 MINUTES = st.integers(0, 2).map(lambda minutes: NOW + timedelta(minutes=minutes))
+MARKS: st.SearchStrategy[Record] = st.builds(SignerMark, NAMES, st.integers(0, 2))
+PRINCIPALS: st.SearchStrategy[Record] = st.builds(
+    principal, NAMES, st.sampled_from(["uri:1", "uri:2", "uri:3"])
+)
 RECORDS: st.SearchStrategy[Record] = st.one_of(
-    st.builds(principal, NAMES, st.sampled_from(["uri:1", "uri:2", "uri:3"])),
+    MARKS,
+    PRINCIPALS,
     st.builds(
         lambda name, modulus: replace(fingerprint(name), modulus=modulus),
         NAMES,
@@ -63,15 +68,14 @@ RECORDS: st.SearchStrategy[Record] = st.one_of(
         st.sampled_from(EnrolmentStatus),
         MINUTES,
     ),
-    st.builds(SignerMark, NAMES, st.integers(0, 2)),
     st.builds(idempotent, NAMES, st.sampled_from([b"", b"{}"])),
 )
 
 
 @st.composite
-def changes(draw: st.DrawFn) -> Change:
+def changes(draw: st.DrawFn, records: st.SearchStrategy[Record] = RECORDS) -> Change:
     """Any change of a few records that often meet."""
-    record = draw(RECORDS)
+    record = draw(records)
     how = draw(st.sampled_from(["insert", "insert", "replace", "expect", "expect other", "delete"]))
     if how == "insert":
         return Insert(record)
@@ -79,7 +83,7 @@ def changes(draw: st.DrawFn) -> Change:
         return Delete(record)
     if how == "replace":
         return Replace(record)
-    expected = draw(RECORDS.filter(lambda other: type(other) is type(record)))
+    expected = draw(records.filter(lambda other: type(other) is type(record)))
     return Replace(record, record if how == "expect" else expected)
 
 
@@ -113,6 +117,11 @@ class Twins(RuleBasedStateMachine):
     @rule(units=st.lists(UNITS, max_size=5))
     def commit(self, units: list[Unit]) -> None:
         self.both("commit", units)
+
+    @rule(wanted=st.lists(changes(MARKS), max_size=3) | st.lists(changes(PRINCIPALS), max_size=3))
+    def commit_what_meets(self, wanted: list[Change]) -> None:
+        """Units that touch the same few records, whose order matters."""
+        self.both("commit", [Unit((change,)) for change in wanted])
 
     @rule(wanted=st.lists(changes(), max_size=4))
     def reserve(self, wanted: list[Change]) -> None:

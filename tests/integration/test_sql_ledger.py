@@ -6,18 +6,28 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kms.domain.records import Checkpoint, Event, Fingerprint, Idempotent
-from kms.services.ports import Insert, LedgerUnavailableError, Placed, Unit
+from kms.domain.records import (
+    Certificate,
+    CertificateStatus,
+    Checkpoint,
+    Event,
+    Fingerprint,
+    Idempotent,
+    OpeningRecord,
+)
+from kms.services.ports import Delete, Insert, LedgerUnavailableError, Placed, Replace, Unit
 from kms.storage.integrity import integrity
 from kms.storage.migrate import check, current, migrate
 from kms.storage.sql import SqlLedger
 from tests.support.ledgers import (
     EPOCH,
     LOG,
+    NOW,
     certificate,
     database,
     draft,
@@ -166,6 +176,23 @@ def test_large_batches_with_conflicts(url: str):
     assert head.size == 300
     ledger.close()
     assert integrity(url) == []
+
+
+def test_a_commit_without_conflict_is_one_transaction(url: str):
+    """Being right by way of the slow path would be too slow."""
+    steps: list[str] = []
+    ledger = SqlLedger(url, faults=steps.append)
+    reserved, units = enrolment_units(0, 20)
+    ledger.reserve(reserved)
+    ledger.commit(units)
+    good = ledger.find(Certificate)
+    revoked = [replace(item, status=CertificateStatus.REVOKED, revoked_at=NOW) for item in good]
+    changes = [Replace(new, old) for new, old in zip(revoked, good, strict=True)]
+    deletes = [Delete(item) for item in ledger.find(OpeningRecord)]
+    ledger.commit([Unit((*changes, *deletes), (draft("revoked"),))])
+    assert ledger.find(Certificate) == revoked
+    assert steps.count("begin") == steps.count("after-commit") == 3
+    ledger.close()
 
 
 def test_the_schema_is_what_the_tables_say(tmp_path: Path):
