@@ -117,6 +117,7 @@ class SignerCore:
         if not self._ceremony:
             raise UnsupportedError("keys are made in a ceremony only; this signer runs for service")
         self._refuse_bad(spec)
+        self._refuse_leftover(spec.label)
         key_id, public_key, attributes = self._driver.generate(spec.label, spec.algorithm)
         record = KeyRecord(
             label=spec.label,
@@ -149,6 +150,15 @@ class SignerCore:
         if unknown:
             raise StatementRefusedError(
                 f"this signer cannot check statements for {', '.join(sorted(unknown))}"
+            )
+
+    def _refuse_leftover(self, label: KeyLabel) -> None:
+        """A crash between token and record leaves a key that no ceremony answers for."""
+        if label in self._driver.labels():
+            raise TokenFailureError(
+                f"token {self._driver.name!r} holds a key called {label!r} that has no record: a"
+                " ceremony was interrupted, or it is another system's. Delete it (pkcs11-tool"
+                " --delete-object) or choose another label"
             )
 
     def _compare_keys(self) -> None:

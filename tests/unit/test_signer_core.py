@@ -147,6 +147,22 @@ def test_a_leaky_token_leaves_no_record(core: SignerCore, driver: RecordingDrive
     assert list(driver.labels()) == ["ca", "log"]
 
 
+def test_a_key_without_a_record_is_not_adopted(
+    core: SignerCore, driver: RecordingDriver, state: SignerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TokenUnavailableError("the disk is full")
+
+    spec = replace(CA_SPEC, label=KeyLabel("new"))
+    with monkeypatch.context() as patched:
+        patched.setattr(state, "add", fail)
+        with pytest.raises(TokenUnavailableError):
+            core.generate(spec)
+    with pytest.raises(TokenFailureError, match="has no record"):
+        core.generate(spec)
+    assert len(core.keys()) == 2
+
+
 def test_purposes_without_a_checker_are_not_promised(state: SignerState) -> None:
     core = SignerCore(SoftwareDriver(), {}, state, ceremony=True)
     with pytest.raises(StatementRefusedError, match="cannot check"):
