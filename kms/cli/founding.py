@@ -166,7 +166,7 @@ def _refuse_second(settings: Settings) -> None:
 
 
 def _agree(plan: Plan, officers: Sequence[str]) -> None:
-    """Show the plan; each officer types their own name to it.
+    """Show the plan; each officer signs it off by typing their name.
 
     Raises:
         typer.Abort: Someone typed something else.
@@ -174,6 +174,10 @@ def _agree(plan: Plan, officers: Sequence[str]) -> None:
     from rich.console import Console  # noqa: PLC0415 - a dialogue goes to standard error
 
     Console(stderr=True, highlight=False, markup=False).print(plan_view(plan))
+    _sign_off(officers)
+
+
+def _sign_off(officers: Sequence[str]) -> None:
     for name in officers:
         typed = typer.prompt(f"{name}, type your name to agree", err=True)
         if typed.strip() != name:
@@ -257,3 +261,30 @@ def _view(report: "CeremonyReport", settings: Settings) -> RenderableType:
         "Publish the fingerprints and the verifier key where strangers can find them.",
         f"Next: kms principal bootstrap-officer NAME --home {settings.home} --csr FILE --out FILE",
     )
+
+
+@local
+def new_epoch(
+    settings: Settings,
+    officer: Annotated[
+        list[str], typer.Option("--officer", help="Who is present; at least two, each once.")
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="Why the log lost events.")],
+    pin_fd: PinFdOption = None,
+    *,
+    yes: YesOption = False,
+) -> Shown:
+    """Continue a log that lost events: a new epoch names the last checkpoint of the old one."""
+    from kms.bootstrap import begin_epoch  # noqa: PLC0415 - remote commands start faster
+
+    _check_officers(officer)
+    if not yes:
+        note(f"The log of {settings.home} ends, a new epoch begins: {reason}")
+        _sign_off(officer)
+    pin = obtain_pin(settings, pin_fd=pin_fd)
+    try:
+        epoch = begin_epoch(settings, pin, officer, reason)
+    finally:
+        pin.clear()
+    document = {"log": epoch.log, "origin": epoch.origin, "vkey": epoch.vkey}
+    return Shown(document, sheet(document))

@@ -9,6 +9,7 @@ from kms.cli import (
     authorities,
     certificates,
     demo_command,
+    doctor_command,
     founding,
     local_principals,
     log,
@@ -41,8 +42,10 @@ for group in (
     app.add_typer(group)
 app.command("init")(founding.init)
 app.command("serve")(serving.serve)
+app.command("doctor")(doctor_command.doctor)
 app.command("demo")(demo_command.demo)
 authorities.group.command("ceremony")(founding.ceremony)
+log.group.command("new-epoch")(founding.new_epoch)
 principals.group.command("dev-clients")(local_principals.dev_clients)
 principals.group.command("bootstrap-officer")(local_principals.bootstrap_officer)
 

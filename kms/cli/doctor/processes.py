@@ -1,0 +1,117 @@
+"""Who runs as whom, and what is loaded where (promise P6)."""
+
+import json
+import os
+import pwd
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kms.accounts import DEFAULT_SIGNER, DEFAULT_WORKER
+from kms.cli.doctor.findings import Finding, Patient, failed, ok, warning
+from kms.settings import Settings
+
+CHECK = "processes"
+AS_ROOT = "run as root"
+
+
+def processes(patient: Patient, proc: Path = Path("/proc")) -> list[Finding]:
+    """Worker and signer of a running service; the users they would get where none runs."""
+    settings = patient.settings
+    if not patient.running:
+        return [ok(CHECK, "no service is running"), *users(settings, root=os.geteuid() == 0)]
+    worker, signer = (_pid(settings.run_dir / f"{name}.pid") for name in ("worker", "signer"))
+    if worker is None or signer is None:
+        remedy = "see its log lines; if another command is at work, wait for its end"
+        return [warning(CHECK, "the home is in use, but worker or signer is not there", remedy)]
+    state = _state(settings.run_dir / "state.json")
+    return [
+        *children(state),
+        mapped(proc / str(worker) / "maps", settings.token.module),
+        separated(proc / str(worker), proc / str(signer), state),
+    ]
+
+
+def users(settings: Settings, *, root: bool) -> list[Finding]:
+    """Whether a service that is started as root can give its processes users of their own."""
+    if not root:
+        return []
+    names = (settings.users.worker or DEFAULT_WORKER, settings.users.signer or DEFAULT_SIGNER)
+    missing = [name for name in names if not _known(name)]
+    if missing:
+        remedy = "make them: scripts/users.sh; or name others in [users]"
+        return [warning(CHECK, f"there is no user {' and no user '.join(missing)}", remedy)]
+    return [ok(CHECK, f"worker and signer get users of their own: {', '.join(names)}")]
+
+
+def _known(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def children(state: Mapping[str, Any]) -> list[Finding]:
+    """What the supervisor says of its children."""
+    found = []
+    for name in ("signer", "worker"):
+        child = state.get(name)
+        now = child.get("state") if isinstance(child, dict) else "unknown"
+        restarts = child.get("restarts", 0) if isinstance(child, dict) else 0
+        if now != "running":
+            found.append(failed(CHECK, f"the {name} is {now}", "see the service's log lines"))
+        elif restarts:
+            remedy = "see the service's log lines for why"
+            found.append(warning(CHECK, f"the {name} was started again {restarts} times", remedy))
+    return found or [ok(CHECK, "signer and worker run, neither was started again")]
+
+
+def mapped(maps: Path, module: Path) -> Finding:
+    """No PKCS#11 module in the worker's memory."""
+    try:
+        lines = maps.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return warning(CHECK, "the worker's memory map cannot be read by this user", AS_ROOT)
+    names = {module.name, "pkcs11", "softhsm"}
+    bad = sorted({line.split()[-1] for line in lines if any(name in line for name in names)})
+    if bad:
+        return failed(
+            CHECK,
+            f"the worker, which parses requests, has loaded {', '.join(bad)}",
+            "stop the service: this is no build of this project, or a defect to report",
+        )
+    return ok(CHECK, "the worker has loaded no PKCS#11 module")
+
+
+def separated(worker: Path, signer: Path, state: Mapping[str, Any]) -> Finding:
+    """Worker and signer run under users of their own."""
+    try:
+        uids = worker.stat().st_uid, signer.stat().st_uid
+    except OSError:
+        return warning(CHECK, "worker or signer has just ended", "run `kms doctor` again")
+    if uids[0] != uids[1]:
+        return ok(CHECK, f"worker and signer run as different users ({uids[0]}, {uids[1]})")
+    reason = state.get("not_separated_because") or "the reason is unknown"
+    return warning(
+        CHECK,
+        f"worker and signer run as one user: {reason}",
+        "start the service as root with the users that scripts/users.sh makes, so that an"
+        " intruder in the worker cannot read the signer's memory",
+    )
+
+
+def _pid(path: Path) -> int | None:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+def _state(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
