@@ -19,6 +19,7 @@ from kms.api import (
 )
 from kms.api import exchange as exchanges
 from kms.api.errors import MalformedRequestError, MethodNotAllowedError
+from kms.api.hot import Hot
 from kms.api.identity import NativeTls, PeerIdentity
 from kms.api.middleware import Authenticated, Bounded, Observed, Refused, Screened, render
 from kms.api.observing import HttpObserver, SilentHttp
@@ -65,7 +66,7 @@ def create_api(
     """
     limits = limits or HttpLimits()
     refused = services.core.observer.refused
-    routed = create_routes(services)
+    routed = Hot(create_routes(services), services)
     screened = Screened(routed)
     authenticated = Authenticated(screened, identity or NativeTls(), services.access.authenticate)
     bounded = Bounded(authenticated, limits.body, limits.body_seconds)

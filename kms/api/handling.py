@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from fastapi import Depends, Request, Response
 from pydantic import BaseModel
+from starlette.types import Scope
 
 from kms.api import exchange as exchanges
 from kms.api.validation import validated
@@ -32,15 +33,15 @@ class Asked:
         value: The body's JSON value.
     """
 
-    def __init__(self, request: Request) -> None:
-        exchange = exchanges.of(request.scope)
+    def __init__(self, services: Services, scope: Scope) -> None:
+        exchange = exchanges.of(scope)
         if exchange.caller is None:
             raise UnauthenticatedError("a client certificate is required")
-        self.services: Services = request.app.state.services
+        self.services = services
         self.caller: Caller = exchange.caller
         self.value = exchange.value
         self._body = exchange.body
-        self._request = request
+        self._scope = scope
 
     def require(self, action: Action) -> None:
         """Refuse what the caller's role may not do.
@@ -70,7 +71,7 @@ class Asked:
         Raises:
             InputError: It is not; `field` says where.
         """
-        if self._request.url.query:
+        if self._scope["query_string"]:
             raise InputError("this call takes no query parameters; put them into the body")
         return validated(model, {} if self.value is None else self.value)
 
@@ -83,14 +84,30 @@ class Asked:
         Raises:
             KmsError: As the key or the work is refused.
         """
-        key = self._request.headers.get(IDEMPOTENCY_HEADER)
-        route = f"{self._request.method} {self._request.scope['path']}"
-        request = call(self.caller, route, key, self._body)
+        route = f"{self._scope['method']} {self._scope['path']}"
+        request = call(self.caller, route, self._key(), self._body)
         answer = await self.services.idempotency.once(request, lambda: work(request))
         return _json(answer.body, answer.status)
 
+    def _key(self) -> str | None:
+        """The Idempotency-Key.
 
-Asking = Annotated[Asked, Depends(Asked)]
+        Raises:
+            InputError: There are several.
+        """
+        name = IDEMPOTENCY_HEADER.lower().encode()
+        values = [value for header, value in self._scope["headers"] if header == name]
+        if len(values) > 1:
+            raise InputError("send one Idempotency-Key", field=IDEMPOTENCY_HEADER)
+        return values[0].decode("latin-1") if values else None
+
+
+async def _asked(request: Request) -> Asked:
+    # A coroutine: FastAPI calls anything else in a thread.
+    return Asked(request.app.state.services, request.scope)
+
+
+Asking = Annotated[Asked, Depends(_asked)]
 """Parameter of a handler that works with the authenticated request."""
 
 

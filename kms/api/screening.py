@@ -5,16 +5,20 @@ the body. Nothing of what is found is kept, echoed or logged, not even where it 
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from starlette.types import Scope
 
 from kms.api import strict_json
 from kms.api.errors import MalformedJsonError
 from kms.services.errors import PrivateKeyMaterialError
-from pki.private_material import find_private_key
+from pki.private_material import LEAST, find_private_key
+
+_MAX_SEGMENTS = 32
+_SEPARATORS = re.compile(r"[=&;,\s\"]+")
 
 
 def screen_target(scope: Scope) -> None:
@@ -23,11 +27,29 @@ def screen_target(scope: Scope) -> None:
     Raises:
         PrivateKeyMaterialError: One of them carries a private key.
     """
+    refuse(_tails(scope["path"]))
     query: bytes = scope["query_string"]
-    parts = [scope["path"], *(part for part in query.decode("latin-1").split("&"))]
-    refuse(parts)
-    refuse(unquote_plus(part).partition("=")[2] for part in parts[1:])
-    refuse(value.decode("latin-1") for _, value in scope["headers"])
+    if query:
+        text = query.decode("latin-1")
+        refuse(_pieces(unquote(text)))
+        refuse(_pieces(unquote_plus(text)))
+    for _, value in scope["headers"]:
+        refuse(_pieces(value.decode("latin-1")))
+
+
+def _tails(path: str) -> Iterator[str]:
+    """A path from each of its first segments on: base64 has slashes of its own."""
+    segments = path.split("/", _MAX_SEGMENTS)
+    for start, segment in enumerate(segments):
+        yield segment
+        yield "/".join(segments[start:])
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text, and what stands between its separators: `name=value` hides where the value begins."""
+    yield text
+    if len(text) >= LEAST:
+        yield from _SEPARATORS.split(text)
 
 
 def screen_body(body: bytes) -> Any:

@@ -52,7 +52,7 @@ class Client:
 def csr_of(
     key: ec.EllipticCurvePrivateKey, name: str = "anything"
 ) -> x509.CertificateSigningRequest:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "anything")])
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
     return builder.sign(key, hashes.SHA256())
 

@@ -1,0 +1,145 @@
+"""P1 at the door: a private key in any place of a request is refused, and nothing of it is told."""
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mlkem, rsa, x25519
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    pkcs12,
+)
+
+from kms.api import screening
+from kms.api.errors import MalformedJsonError
+from kms.api.problems import problem
+from kms.services.errors import PrivateKeyMaterialError
+
+_EC = ec.generate_private_key(ec.SECP256R1())
+_RSA = rsa.generate_private_key(65537, 2048)
+
+
+def _der(key: Any, form: PrivateFormat = PrivateFormat.PKCS8) -> bytes:
+    encoded: bytes = key.private_bytes(Encoding.DER, form, NoEncryption())
+    return encoded
+
+
+def _number(value: int) -> str:
+    raw = value.to_bytes((value.bit_length() + 7) // 8, "big")
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+JWK = {
+    "kty": "EC",
+    "crv": "P-256",
+    "x": _number(_EC.public_key().public_numbers().x),
+    "y": _number(_EC.public_key().public_numbers().y),
+    "d": _number(_EC.private_numbers().private_value),
+}
+
+STRUCTURES: dict[str, bytes] = {
+    "PKCS#8 EC": _der(_EC),
+    "PKCS#8 Ed25519": _der(ed25519.Ed25519PrivateKey.generate()),
+    "PKCS#8 X25519": _der(x25519.X25519PrivateKey.generate()),
+    "PKCS#8 RSA": _der(_RSA),
+    "PKCS#8 ML-KEM": _der(mlkem.MLKEM768PrivateKey.generate()),
+    "SEC1": _der(_EC, PrivateFormat.TraditionalOpenSSL),
+    "PKCS#1": _der(_RSA, PrivateFormat.TraditionalOpenSSL),
+    "encrypted PKCS#8": _EC.private_bytes(
+        Encoding.DER, PrivateFormat.PKCS8, BestAvailableEncryption(b"made-up")
+    ),
+    "PKCS#12": pkcs12.serialize_key_and_certificates(
+        b"x", _EC, None, None, BestAvailableEncryption(b"made-up")
+    ),
+}
+ENCODINGS: dict[str, Callable[[bytes], str]] = {
+    "base64": lambda data: base64.b64encode(data).decode(),
+    "base64url": lambda data: base64.urlsafe_b64encode(data).rstrip(b"=").decode(),
+    "hex": bytes.hex,
+    "HEX": lambda data: data.hex().upper(),
+}
+TEXTS: dict[str, str] = {
+    "PEM": _EC.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+    "OpenSSH": _EC.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode(),
+    "JWK": json.dumps(JWK),
+} | {
+    f"{kind} in {how}": encode(data)
+    for kind, data in STRUCTURES.items()
+    for how, encode in ENCODINGS.items()
+}
+
+
+def refused(body: bytes) -> PrivateKeyMaterialError:
+    with pytest.raises(PrivateKeyMaterialError) as caught:
+        screening.screen_body(body)
+    return caught.value
+
+
+def scope(path: str = "/v1/log", query: str = "", header: str = "") -> dict[str, Any]:
+    headers = [(b"user-agent", b"test"), (b"x-note", header.encode("latin-1"))]
+    return {"type": "http", "path": path, "query_string": query.encode(), "headers": headers}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_in_any_member_at_any_depth(name: str):
+    text = TEXTS[name]
+    for body in (
+        {"public_key": text},
+        {"items": [{"slots": [{"name": "identity"}, {"extra": ["x", text]}]}]},
+        {text: 1},
+        [text],
+        text,
+    ):
+        error = refused(json.dumps(body).encode())
+        assert text[-40:] not in json.dumps(problem(error).body.decode())
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_in_path_query_and_headers(name: str):
+    text = TEXTS[name]
+    flat = text.replace("\n", "")  # a header is one line
+    for where in (
+        scope(path=f"/v1/users/{text}/devices"),
+        scope(query="user=" + quote(text)),
+        scope(query=quote(text)),
+        scope(header=flat),
+    ):
+        with pytest.raises(PrivateKeyMaterialError):
+            screening.screen_target(where)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_in_a_body_that_is_not_json(name: str):
+    refused(TEXTS[name].encode())
+
+
+def test_a_private_jwk_as_an_object():
+    refused(json.dumps({"items": [{"public_key": JWK}]}).encode())
+    public = {name: value for name, value in JWK.items() if name != "d"}
+    assert screening.screen_body(json.dumps({"public_key": public}).encode())
+
+
+def test_escapes_do_not_hide_it():
+    text = "".join(f"\\u{ord(letter):04x}" for letter in TEXTS["PEM"])
+    refused(f'{{"note": "{text}"}}'.encode())
+
+
+def test_a_malformed_body_with_a_key_is_first_of_all_a_body_with_a_key():
+    refused(b'{"a": 1, "a": "' + TEXTS["PKCS#8 EC in base64"].encode() + b'"')
+
+
+def test_public_things_pass():
+    spki = _EC.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    body = json.dumps({"public_key": base64.b64encode(spki).decode(), "tenant": "x" * 100}).encode()
+    assert screening.screen_body(body) == json.loads(body)
+    screening.screen_target(scope(query="user=a&after=" + "ab" * 16, header="Mozilla/5.0 " * 20))
+    assert screening.screen_body(b"") is None
+    with pytest.raises(MalformedJsonError):
+        screening.screen_body(b"hello")
