@@ -3,8 +3,9 @@
 #
 #   init-token.sh DIR LABEL [MODULE]
 #
-# DIR (0700) gets tokens/, softhsm2.conf, pin and so-pin (random, 0600). A finished DIR is left
-# alone. Exit: 0 made or there already, 1 failed, 2 wrong usage or a package is missing.
+# DIR gets tokens/, softhsm2.conf, and pin and so-pin (random, 0600). It can be passed through, so
+# that a signer under its own user reaches tokens/, which only the token's owner can list. A
+# finished DIR is left alone. Exit: 0 made or there already, 1 failed, 2 wrong usage or a package is missing.
 #
 # PINs reach pkcs11-tool through its environment, which only this user can read, never through its
 # arguments, which everyone can.
@@ -41,7 +42,7 @@ fi
 [ -z "$(ls -A -- "$dir")" ] ||
     fail 1 "$dir is not empty and holds no finished token; remove it or name another directory"
 
-chmod 700 "$dir"
+chmod 711 "$dir"
 mkdir "$dir/tokens"
 random() { od -An -vtx1 -N16 /dev/urandom | tr -d ' \n'; }
 random >"$dir/pin"
@@ -59,5 +60,6 @@ tool() {
 tool --init-token --label "$label" --so-pin env:SO_PIN
 tool --token-label "$label" --login --login-type so --so-pin env:SO_PIN \
     --init-pin --new-pin env:USER_PIN
+chmod 644 "$dir/softhsm2.conf.new"
 mv "$dir/softhsm2.conf.new" "$dir/softhsm2.conf"
 echo "init-token: made token $label in $dir"
