@@ -7,19 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kms import wire
-from kms.audit import (
-    certificates,
-    decisions,
-    lists,
-    names,
-    receipts,
-    replay,
-    summary,
-    tree,
-)
+from kms.audit import certificates, decisions, lists, receipts, replay, summary, tree
+from kms.audit.epochs import check_beginnings, in_order
 from kms.audit.findings import Check
 from kms.audit.history import History
 from kms.audit.layout import Record
+from kms.audit.names import Names
 from policies.policy import Policy
 
 
@@ -29,11 +22,13 @@ class Given:
 
     Attributes:
         root: DER of the root certificate that is trusted; None takes the log's word for it.
+        earlier: Records of earlier epochs, oldest first.
         older: Name and content of an older checkpoint that the log must extend.
         policies: Policies by hash, to decide again what the log says was decided.
     """
 
     root: bytes | None = None
+    earlier: tuple[Record, ...] = ()
     older: tuple[str, bytes] | None = None
     policies: Mapping[str, Policy] = field(default_factory=dict)
 
@@ -74,31 +69,23 @@ def assess(record: Record, given: Given) -> Assessment:
         record: The directory's bytes.
         given: What the auditor brings along.
     """
-    key_check, key = tree.read_key(record.vkey)
-    head_check, head = tree.read_head(record.checkpoint, key)
-    leaves_check, leaves = tree.gather_leaves(record.events, record.tiles, head)
-    own = tree.Tree.of(leaves)
-    events_check, events = replay.check_events(leaves, head.origin if head else None)
-    openings_check, known = names.check_openings(record.openings, events)
-    replay_check, history = replay.replay(events, known, record.vkey)
+    epochs = in_order(given.earlier, record)
+    current = epochs[-1]
+    events = {index: leaf for epoch in epochs for index, leaf in epoch.events.items()}
+    known = Names({index: item for epoch in epochs for index, item in epoch.names.values.items()})
+    history_check, history = replay.replay(events, known)
     summary_check, claims = summary.read_summary(record.summary)
     match_check, inventory = certificates.match(
         record.certificates, history, known, complete=summary.complete(claims)
     )
-    size = head.size if head else None
+    size = current.head.size if current.head else None
     summary.check_summary(summary_check, claims, size, history, inventory, known)
     checks = [
         _check_files(record),
-        key_check,
-        head_check,
-        leaves_check,
-        tree.check_tree(own, head, record.tiles),
-        events_check,
-        openings_check,
-        replay_check,
-        receipts.check_receipts(
-            record.receipts, record.certificates, leaves, own, key, events, known
-        ),
+        *(check for epoch in epochs for check in epoch.checks),
+        check_beginnings(epochs),
+        history_check,
+        receipts.check_receipts(record.receipts, record.certificates, epochs, events, known),
         match_check,
         certificates.check_chains(inventory, history, known, given.root),
         lists.check_lists(record.crls, history, inventory),
@@ -106,8 +93,10 @@ def assess(record: Record, given: Given) -> Assessment:
         summary_check,
     ]
     if given.older is not None:
-        checks.append(tree.check_extends(given.older[1], given.older[0], key, head, own))
-    return Assessment(tuple(checks), head.origin if head else None, size, events, history)
+        name, note = given.older
+        checks.append(tree.check_extends(note, name, current.key, current.head, current.tree))
+    origin = current.head.origin if current.head else None
+    return Assessment(tuple(checks), origin, size, events, history)
 
 
 def _check_files(record: Record) -> Check:

@@ -66,5 +66,5 @@ class Check:
 
 
 def event(index: int) -> str:
-    """How a failure names an event."""
+    """How a failure names an event; one of an earlier epoch is counted back from this one."""
     return f"event {index}"

@@ -69,6 +69,14 @@ def _parser() -> argparse.ArgumentParser:
             metavar="CHECKPOINT",
             help="an older checkpoint that the log must extend",
         )
+        command.add_argument(
+            "--earlier",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="DIR",
+            help="audit directory of an earlier epoch of the log; oldest first",
+        )
         command.set_defaults(run=run)
     command = commands.add_parser("prove", help="make a receipt for one event")
     _add_common(command)
@@ -107,6 +115,7 @@ def _assess(arguments: argparse.Namespace) -> Assessment:
     older = arguments.older
     given = Given(
         root=root,
+        earlier=tuple(layout.read(directory) for directory in arguments.earlier),
         older=(str(older), layout.read_text(older).encode()) if older else None,
         policies={policy.hash: policy for policy in _policies(arguments.policy)},
     )

@@ -1,12 +1,12 @@
 """Receipts against the log: each proves the event of its device, in this very tree. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kms import wire
+from kms.audit.epochs import Epoch
 from kms.audit.findings import Check
 from kms.audit.names import Names
-from kms.audit.tree import Tree
 from kms.tlog.errors import TlogError
 from kms.tlog.notes import VerifierKey
 from kms.tlog.receipt import parse_receipt, verify_receipt
@@ -19,9 +19,7 @@ _ENROLLING = (wire.EventType.DEVICE_ENROLLED, wire.EventType.DEVICE_RENEWED)
 def check_receipts(
     receipts: Mapping[str, bytes],
     certificates: Mapping[str, bytes],
-    leaves: list[bytes],
-    tree: Tree,
-    key: VerifierKey | None,
+    epochs: Sequence[Epoch],
     events: Mapping[int, wire.Leaf],
     names: Names,
 ) -> Check:
@@ -30,19 +28,18 @@ def check_receipts(
     Args:
         receipts: Path to receipt.
         certificates: Path to PEM; the devices among them need receipts.
-        leaves: All leaves in order.
-        tree: The tree recomputed from them.
-        key: The log's key.
-        events: Index to parsed leaf.
+        epochs: The log's epochs; a receipt is of the one whose name its checkpoint bears.
+        events: Index to parsed leaf, over all epochs.
         names: What the openings tell.
     """
     check = Check("receipts", "every receipt proves its device's event in this log")
     for path in sorted(receipts):
         check.examined += 1
-        if key is None:
+        epoch = _epoch_of(receipts[path], epochs)
+        if epoch.key is None:
             check.fail(path, "cannot be verified without the log's key")
             continue
-        index = _verify(check, path, receipts[path], leaves, tree, key)
+        index = _verify(check, path, receipts[path], epoch, epoch.key)
         if index is not None:
             _check_event(check, path, index, events, names)
     devices = {match.groups() for path in certificates if (match := _DEVICE.fullmatch(path))}
@@ -52,29 +49,32 @@ def check_receipts(
     return check
 
 
-def _verify(
-    check: Check,
-    path: str,
-    receipt: bytes,
-    leaves: list[bytes],
-    tree: Tree,
-    key: VerifierKey,
-) -> int | None:
-    """The index it proves; its own checkpoint must be a head of this tree."""
+def _epoch_of(receipt: bytes, epochs: Sequence[Epoch]) -> Epoch:
+    """The epoch that the receipt is about; the newest if it is about none."""
+    origins = receipt.partition(b"\n\n")[2].split(b"\n")[:1]
+    for epoch in epochs:
+        if epoch.key is not None and origins == [epoch.key.name.encode()]:
+            return epoch
+    return epochs[-1]
+
+
+def _verify(check: Check, path: str, receipt: bytes, epoch: Epoch, key: VerifierKey) -> int | None:
+    """The event it proves; its own checkpoint must be a head of this tree."""
     try:
         index = parse_receipt(receipt).index
-        if index >= len(leaves):
+        if index >= len(epoch.leaves):
             check.fail(path, f"is for event {index}, which is not there")
             return None
-        covered = verify_receipt(receipt, leaves[index], [key], key.name)
+        covered = verify_receipt(receipt, epoch.leaves[index], [key], key.name)
     except TlogError as error:
         check.fail(path, str(error))
         return None
-    if covered.size > tree.size:
-        check.fail(path, f"its checkpoint covers {covered.size} leaves, the log has {tree.size}")
-    elif tree.root_at(covered.size) != covered.root:
+    size = epoch.tree.size
+    if covered.size > size:
+        check.fail(path, f"its checkpoint covers {covered.size} leaves, the log has {size}")
+    elif epoch.tree.root_at(covered.size) != covered.root:
         check.fail(path, "its checkpoint is of another history than this log")
-    return index
+    return epoch.offset + index
 
 
 def _check_event(

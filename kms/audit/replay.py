@@ -16,7 +16,7 @@ from kms.wire import EventType
 
 DETAIL: dict[EventType, dict[str, type]] = {
     EventType.LOG_OPENED: {"vkey": str},
-    EventType.LOG_CONTINUED: {"vkey": str},
+    EventType.LOG_CONTINUED: {"previous": dict},
     EventType.CEREMONY_STEP: {"step": str, "plan_sha256": str},
     EventType.KEY_GENERATED: {
         "label": str,
@@ -73,18 +73,14 @@ def check_events(leaves: list[bytes], origin: str | None) -> tuple[Check, dict[i
     return check, events
 
 
-def replay(
-    events: Mapping[int, wire.Leaf], names: Names, vkey: str | None
-) -> tuple[Check, History]:
+def replay(events: Mapping[int, wire.Leaf], names: Names) -> tuple[Check, History]:
     """Run through all events.
 
     Args:
         events: Index to leaf, well formed.
         names: What the openings tell.
-        vkey: Verifier key of the log.
     """
     run = _Replay(names)
-    run.begin(events, vkey)
     for index in sorted(events):
         run.step(index, events[index])
     run.finish()
@@ -104,7 +100,6 @@ class _Replay:
         self._last: tuple[int, wire.Leaf] | None = None
         self._steps: dict[EventType, Callable[[int, wire.Leaf], None]] = {
             EventType.LOG_OPENED: self._opened,
-            EventType.LOG_CONTINUED: self._opened,
             EventType.KEY_GENERATED: self._key,
             EventType.AUTHORITY_CREATED: self._authority,
             EventType.POLICY_ACTIVATED: self._policy,
@@ -119,15 +114,6 @@ class _Replay:
             EventType.USER_REVOKED: self._user_revoked,
         }
 
-    def begin(self, events: Mapping[int, wire.Leaf], vkey: str | None) -> None:
-        """The first leaf is the birth of the log's key."""
-        first = events.get(0)
-        opening = (EventType.LOG_OPENED, EventType.LOG_CONTINUED)
-        if first is None or first.type not in opening:
-            self.check.fail(event(0), "the log does not begin with the birth of its key")
-        elif vkey is not None and _detail(first)["vkey"] != vkey:
-            self.check.fail(event(0), "the log was opened under another key than log.vkey")
-
     def step(self, index: int, leaf: wire.Leaf) -> None:
         """One event."""
         self.check.examined += 1
@@ -138,20 +124,22 @@ class _Replay:
         if act is not None:
             act(index, leaf)
 
-    def _opened(self, index: int, _leaf: wire.Leaf) -> None:
-        self.check.expect(index == 0, event(index), "a log is opened once, by its first event")
+    def _opened(self, index: int, leaf: wire.Leaf) -> None:
+        """The birth of the log's key tells of it as of any other key's."""
+        if "public_key_sha256" in _detail(leaf):
+            self._key(index, leaf)
 
     def _key(self, index: int, leaf: wire.Leaf) -> None:
         detail = _detail(leaf)
         self.history.keys.add(detail["public_key_sha256"])
-        if detail["protection"] != "token":
-            self.check.notes.append(
-                f"key {detail['label']} is held as {detail['protection']!r}, not by the token alone"
-            )
+        label, protection = detail.get("label"), detail.get("protection")
+        if protection != "token":
+            self.check.notes.append(f"key {label} is held as {protection!r}, not by a token alone")
             return
+        attributes = detail.get("attributes")
         for name, wanted in _HELD.items():
-            held = detail["attributes"].get(name) is wanted
-            message = f"key {detail['label']}: {name} is not {str(wanted).lower()}"
+            held = isinstance(attributes, dict) and attributes.get(name) is wanted
+            message = f"key {label}: {name} is not {str(wanted).lower()}"
             self.check.expect(held, event(index), message)
 
     def _authority(self, index: int, leaf: wire.Leaf) -> None:

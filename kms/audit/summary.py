@@ -88,14 +88,15 @@ def _check_entry(
     check: Check, entry: Mapping[str, Any], held: Held, history: History, names: Names
 ) -> None:
     algorithm = algorithm_of(held.certificate)
+    index = held.issued.index
     truth = {
         "serial": held.issued.certificate.serial,
         "profile": held.issued.certificate.profile,
         "algorithm": algorithm.name if algorithm else None,
         "status": history.status(held.key),
-        "index": held.issued.index,
-        "user": names.of(held.issued.index, wire.Committed.USER),
-        "device": names.of(held.issued.index, wire.Committed.DEVICE),
+        "index": index if index >= 0 else None,  # an earlier epoch counts its own
+        "user": names.of(index, wire.Committed.USER),
+        "device": names.of(index, wire.Committed.DEVICE),
     }
     for name, value in truth.items():
         if value is not None and name in entry and entry[name] != value:

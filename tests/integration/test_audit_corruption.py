@@ -248,7 +248,10 @@ CORRUPTIONS: dict[str, tuple[Corruption, str]] = {
         "event 20: lies beyond the head of 20",
     ),
     "checkpoint of another log": (other_log, "no known key signed the note"),
-    "log under another key": (other_key, "history: event 0: the log was opened under another key"),
+    "log under another key": (
+        other_key,
+        "beginnings: event 0: the log was opened under another key",
+    ),
     "log key gone": (lambda f, _: (f / "log.vkey").unlink(), "key: log.vkey: missing"),
     "log key broken": (grow("log.vkey", b"\xff\xfe"), "key: log.vkey: not a verifier key"),
     "receipt": (

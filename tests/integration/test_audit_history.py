@@ -27,13 +27,14 @@ from tests.support.ministry import (
     busy_ministry,
     digest,
 )
+from tests.support.naive_log import NaiveLog, leaf_hash, tree_hash
 
 Misdeed = Callable[[Ministry], object]
 
 
-def verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str], Any]:
+def verify(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str], Any]:
     capsys.readouterr()
-    status = main(["verify", str(folder), "--json"])
+    status = main(["verify", *map(str, arguments), "--json"])
     document = json.loads(capsys.readouterr().out)
     found = [
         f"{check['check']}: {item['where']}: {item['message']}"
@@ -86,7 +87,7 @@ def test_what_a_log_may_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     folder = ministry.write(tmp_path / "record")
     claims = json.loads((folder / "summary.json").read_text()) | {"complete": False}
     (folder / "summary.json").write_text(json.dumps(claims))
-    status, found, document = verify(folder, capsys)
+    status, found, document = verify(folder, capsys=capsys)
     assert found == []
     assert status == 0
     notes = [note for check in document["checks"] for note in check["notes"]]
@@ -103,7 +104,7 @@ def test_expired_certificates_may_leave_the_list(
         item for item in ministry.revoked["people"] if item[2] == "cessation-of-operation"
     ]
     ministry.publish_all()
-    status, found, _ = verify(ministry.write(tmp_path / "record"), capsys)
+    status, found, _ = verify(ministry.write(tmp_path / "record"), capsys=capsys)
     assert (status, found) == (0, [])
 
 
@@ -494,7 +495,7 @@ def test_a_misdeed_is_found_and_named(
     misdeed, message = MISDEEDS[name]
     ministry = busy_ministry()
     misdeed(ministry)
-    status, found, document = verify(ministry.write(tmp_path / "record"), capsys)
+    status, found, document = verify(ministry.write(tmp_path / "record"), capsys=capsys)
     assert status == 1
     assert any(message in item for item in found), found
     # The log itself is faultless: only its story is not.
@@ -506,13 +507,111 @@ def test_the_birth_of_the_key_comes_first(
 ) -> None:
     ministry = Ministry()
     ministry.event(EventType.TENANT_REGISTERED, TENANT, {})
-    _, found, _ = verify(ministry.write(tmp_path / "record"), capsys)
-    assert "history: event 0: the log does not begin with the birth of its key" in found
+    _, found, _ = verify(ministry.write(tmp_path / "record"), capsys=capsys)
+    assert "beginnings: event 0: the log does not begin with the birth of its key" in found
 
 
 def test_a_revocation_without_any_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ministry = Ministry()
     ministry.ceremony()
     ministry.orphan("people")
-    _, found, _ = verify(ministry.write(tmp_path / "record"), capsys)
+    _, found, _ = verify(ministry.write(tmp_path / "record"), capsys=capsys)
     assert "crls: ca/people.crl: 'people' has revoked certificates and never issued a CRL" in found
+
+
+# --- epochs ------------------------------------------------------------------------------------
+
+
+def next_epoch(ministry: Ministry, **change: Any) -> None:
+    """The log goes on under a new name, and names the head it continues."""
+    old = ministry.log
+    ministry.log = NaiveLog("log.interior.example/2")
+    ministry.log.key = old.key
+    ministry.openings = {}
+    kept = ministry.files.items()
+    ministry.files = {name: data for name, data in kept if not name.startswith("events/")}
+    root = tree_hash([leaf_hash(leaf) for leaf in old.leaves])
+    previous = {"origin": old.origin, "size": len(old.leaves), "root": wire.b64(root)}
+    ministry.event(EventType.LOG_CONTINUED, SYSTEM, {}, detail={"previous": previous | change})
+
+
+def two_epochs(ministry: Ministry, tmp_path: Path, **change: Any) -> list[str]:
+    earlier = ministry.write(tmp_path / "earlier")
+    next_epoch(ministry, **change)
+    ministry.enrol("ada", "ada-watch")
+    ministry.revoke(EventType.DEVICE_REVOKED, ["bob-phone"])
+    ministry.publish_all()
+    return [str(ministry.write(tmp_path / "record")), "--earlier", str(earlier)]
+
+
+def test_an_epoch_continues_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = two_epochs(busy_ministry(), tmp_path)
+    status, found, document = verify(*arguments, capsys=capsys)
+    assert (status, found) == (0, [])
+    names = [check["check"] for check in document["checks"]]
+    assert "tree of log.interior.example/1" in names
+    status, found, _ = verify(arguments[0], capsys=capsys)
+    assert status == 1
+    assert (
+        "beginnings: event 0: continues an earlier epoch; give its record with --earlier" in found
+    )
+
+
+def test_who_was_revoked_stays_revoked_in_the_next_epoch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ministry = busy_ministry()
+    earlier = ministry.write(tmp_path / "earlier")
+    next_epoch(ministry)
+    ministry.enrol("eve", "eve-watch")
+    record = ministry.write(tmp_path / "record")
+    _, found, _ = verify(str(record), "--earlier", str(earlier), capsys=capsys)
+    assert "history: event 1: enrols user 'eve', revoked by event -4" in found
+
+
+def test_events_lost_between_epochs_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = two_epochs(busy_ministry(), tmp_path, size=28, root=wire.b64(bytes(32)))
+    status, found, document = verify(*arguments, capsys=capsys)
+    assert (status, found) == (0, [])
+    notes = [note for check in document["checks"] for note in check["notes"]]
+    lost = "3 events of log.interior.example/1 were lost, or are not in the record given"
+    assert lost in notes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"root": wire.b64(bytes(32))}, "names another root for the 25 leaves"),
+        ({"size": 24}, "names a head of 24 leaves; the earlier record has more"),
+        ({"origin": "log.elsewhere/1"}, "continues 'log.elsewhere/1', not"),
+        ({"size": None}, "continues 'log.interior.example/1', not"),
+    ],
+)
+def test_an_epoch_that_continues_something_else(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, Any],
+    message: str,
+) -> None:
+    arguments = two_epochs(busy_ministry(), tmp_path, **change)
+    status, found, _ = verify(*arguments, capsys=capsys)
+    assert status == 1
+    assert any(message in item for item in found), found
+
+
+def test_an_epoch_under_another_key_or_before_another_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ministry = busy_ministry()
+    earlier = ministry.write(tmp_path / "earlier")
+    other = busy_ministry()
+    next_epoch(other)
+    record = other.write(tmp_path / "other")
+    _, found, _ = verify(str(record), "--earlier", str(earlier), capsys=capsys)
+    assert any("goes on under another key than the earlier epoch" in item for item in found)
+    _, found, _ = verify(str(earlier), "--earlier", str(earlier), capsys=capsys)
+    assert "beginnings: event 0: does not continue the earlier epoch that was given" in found
