@@ -5,7 +5,8 @@
 #
 # DIR gets tokens/, softhsm2.conf, and pin and so-pin (random, 0600). It can be passed through, so
 # that a signer under its own user reaches tokens/, which only the token's owner can list. A
-# finished DIR is left alone. Exit: 0 made or there already, 1 failed, 2 wrong usage or a package is missing.
+# finished DIR is left alone. Exit: 0 made or there already, 1 failed, 2 wrong usage or a package is
+# missing.
 #
 # PINs reach pkcs11-tool through its environment, which only this user can read, never through its
 # arguments, which everyone can.
