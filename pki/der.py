@@ -188,6 +188,14 @@ class Reader:
         return tag, start, start + size
 
     def _expect(self, tag: int) -> tuple[int, int]:
+        """Step over the next element, which must carry this tag; start and end of its content."""
+        data, pos, end = self.data, self.pos, self._end
+        if pos + 2 <= end and data[pos] == tag and data[pos + 1] < 0x80:
+            start = pos + 2  # the usual case, without the detour through `_open`
+            stop = start + data[pos + 1]
+            if stop <= end and tag & 0x1F != 0x1F:
+                self.pos = stop
+                return start, stop
         found, start, stop = self._open()
         if found != tag:
             raise DerError(f"tag 0x{found:02x} stands where 0x{tag:02x} is expected")

@@ -226,17 +226,23 @@ def read_subject_alt_name(value: bytes) -> AltNames:
     outer = der.Reader(value)
     reader = outer.enter()
     outer.finish()
-    names: dict[int, list[bytes]] = {_URI: [], _DNS: [], _IP: []}
     if reader.done():
         raise DerError("the subject alternative name is empty")
+    uris: list[bytes] = []
+    dns: list[bytes] = []
+    ips: list[bytes] = []
     while not reader.done():
         tag = reader.peek()
-        if tag not in names:
-            raise DerError(f"a subject alternative name of type 0x{tag:02x} has no place here")
-        names[tag].append(reader.content(tag))
-    if any(len(address) not in {4, 16} for address in names[_IP]):
-        raise DerError("an address has neither 4 nor 16 bytes")
-    return AltNames(_ascii(names[_URI]), _ascii(names[_DNS]), tuple(names[_IP]))
+        content = reader.content(tag)
+        if tag == _URI:
+            uris.append(content)
+        elif tag == _DNS:
+            dns.append(content)
+        elif tag == _IP and len(content) in {4, 16}:
+            ips.append(content)
+        else:
+            raise DerError(f"an alternative name of type 0x{tag:02x} or its size has no place here")
+    return AltNames(_ascii(uris), _ascii(dns), tuple(ips))
 
 
 @lru_cache(maxsize=64)
@@ -301,6 +307,6 @@ def read_integer(value: bytes) -> int:
 
 def _ascii(values: Iterable[bytes]) -> tuple[str, ...]:
     try:
-        return tuple(value.decode("ascii") for value in values)
+        return tuple([value.decode("ascii") for value in values])
     except UnicodeDecodeError:
         raise DerError("a name holds characters outside ASCII") from None

@@ -79,19 +79,24 @@ def read_name(reader: der.Reader) -> tuple[tuple[str, str], ...]:
         DerError: Another form of name.
     """
     attributes: list[tuple[str, str]] = []
-    names = reader.enter()
-    while not names.done():
-        rdn = names.enter(der.SET)
-        attribute = rdn.enter()
-        rdn.finish()
-        kind = attribute.oid()
-        tag = attribute.peek()
-        value = der.text(tag, attribute.content(tag))
-        attribute.finish()
-        if not value or not value.isprintable():
-            raise DerError("a name needs visible characters and no others")
-        attributes.append((kind, value))
+    rdns = reader.enter()
+    while not rdns.done():
+        attributes.append(_read_rdn(rdns.raw_of(der.SET)))
     return tuple(attributes)
+
+
+@lru_cache(maxsize=1024)
+def _read_rdn(raw: bytes) -> tuple[str, str]:
+    rdn = der.Reader(raw).enter(der.SET)
+    attribute = rdn.enter()
+    rdn.finish()
+    kind = attribute.oid()
+    tag = attribute.peek()
+    value = der.text(tag, attribute.content(tag))
+    attribute.finish()
+    if not value or not value.isprintable():
+        raise DerError("a name needs visible characters and no others")
+    return kind, value
 
 
 def common_name(name: bytes) -> str | None:

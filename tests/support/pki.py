@@ -23,6 +23,7 @@ from pki.crl import PreparedCrl
 from pki.keys import PublicKey, encode_spki, parse_public_key
 from pki.names import Subject, device_uri, principal_uri
 from pki.profiles import certificate_profile, certificate_profiles
+from pki.structure import split
 from policies.algorithms import Algorithm, Kind, Scheme, algorithm, algorithms
 from policies.decisions import Protection
 
@@ -245,3 +246,8 @@ def issue(profile: str, algorithm_name: str, serial: int = 1 << 126, **changes: 
         request(profile, public(algorithm_name), serial, **changes)
     )
     return authority.finish(prepared)
+
+
+def tbs_of(certificate: bytes) -> bytes:
+    """The TBSCertificate of a certificate."""
+    return split(certificate).content
