@@ -125,25 +125,19 @@ class Session:
         return await self._http.get(path, **options)
 
     async def post(self, path: str, body: Any = None, key: str | None = None) -> httpx.Response:
-        return await self.send(
-            path, b"" if body is None else json.dumps(body).encode(), {}, key=key
-        )
+        content = b"" if body is None else json.dumps(body).encode()
+        headers = [
+            ("content-type", "application/json"),
+            ("idempotency-key", key or secrets.token_hex(8)),
+        ]
+        return await self.raw("POST", path, content, headers)
 
-    async def send(
-        self,
-        path: str,
-        content: bytes,
-        headers: dict[str, str],
-        *,
-        key: str | None = None,
-        method: str = "POST",
+    async def raw(
+        self, method: str, path: str, content: bytes, headers: list[tuple[str, str]]
     ) -> httpx.Response:
-        named = {
-            "content-type": "application/json",
-            "idempotency-key": key or secrets.token_hex(8),
-            **headers,
-        }
-        return await self._http.request(method, path, content=content, headers=named)
+        """Exactly these headers, in bytes of Latin-1, besides those of the client."""
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+        return await self._http.request(method, path, content=content, headers=encoded)
 
 
 @asynccontextmanager
