@@ -54,7 +54,7 @@ def export(
     """Write every authority's certificate and revocation list: ca/NAME.pem, .crl, .crl.pem."""
     known = _authorities(session.api)
     files: list[Path] = []
-    with ApiClient(session.runtime.public(public_url(session, known))) as public:
+    with session.open_public(public_url(session, known)) as public:
         for item in known:
             name = field_of(item, "name")
             crl = public.download(f"/pki/{segment(name)}.crl")

@@ -6,6 +6,7 @@ A command is a function from its arguments to what is shown. `remote` gives it a
 
 import functools
 import inspect
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,11 @@ class Runtime:
 
     api: Callable[[ClientSettings], httpx.Client] = open_api
     public: Callable[[str], httpx.Client] = open_public
+    sleep: Callable[[float], None] = time.sleep
+
+    def client(self, http: httpx.Client, idempotency_key: str | None = None) -> ApiClient:
+        """A client over a connection."""
+        return ApiClient(http, idempotency_key=idempotency_key, sleep=self.sleep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,10 @@ class Session:
     json: bool
     public_url: str | None
     """Where the public listener is, if an option or the home says so."""
+
+    def open_public(self, base_url: str) -> ApiClient:
+        """A client of the public listener."""
+        return self.runtime.client(self.runtime.public(base_url))
 
 
 def new_group(name: str, text: str) -> typer.Typer:
@@ -111,7 +121,7 @@ def remote(function: Callable[Concatenate[Session, P], Shown]) -> Callable[..., 
     ) -> None:
         runtime = runtime_of(context)
         settings = client_settings(home, client, server=server, cert=cert, key=key, trust=trust)
-        with ApiClient(runtime.api(settings), idempotency_key=idempotency_key) as api:
+        with runtime.client(runtime.api(settings), idempotency_key) as api:
             nearby = None if server is not None else home or Environment().home
             session = Session(api, runtime, as_json, public or _public_of(nearby))
             finish(_call(function, session, arguments), as_json=as_json)

@@ -8,7 +8,7 @@ import typer
 
 from kms.cli.authorities import public_url
 from kms.cli.certificates import listing_shown
-from kms.cli.client import ApiClient, field_of
+from kms.cli.client import field_of
 from kms.cli.commands import LimitOption, Session, TenantOption, new_group, remote
 from kms.cli.errors import CheckFailedError
 from kms.cli.export import export_log
@@ -72,7 +72,7 @@ def checkpoint(
 ) -> Shown:
     """Get the newest signed checkpoint."""
     must_be_new(out)
-    with ApiClient(session.runtime.public(public_url(session))) as public:
+    with session.open_public(public_url(session)) as public:
         note = public.download("/log/checkpoint")
     if out is not None:
         write(out, note)
@@ -87,7 +87,7 @@ def export(
     directory: Annotated[Path, typer.Argument(help="Where log/, events/ and log.vkey are made.")],
 ) -> Shown:
     """Write the whole log as plain files that `kms-audit verify` reads."""
-    with ApiClient(session.runtime.public(public_url(session))) as public, progress() as bar:
+    with session.open_public(public_url(session)) as public, progress() as bar:
         done = export_log(session.api, public, directory, bar)
     document = {
         "directory": str(directory),

@@ -68,6 +68,8 @@ def _report(error: BaseException, *, as_json: bool) -> int:
     explanation = explain(error)
     if isinstance(error, BrokenPipeError):
         return ExitCode.FAILED
+    if not explanation.detail:  # a group without a command has shown its help instead
+        return explanation.exit_code
     sys.stderr.write(explanation.text() + "\n")
     if as_json:
         print_json(explanation.document())
