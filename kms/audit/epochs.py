@@ -4,6 +4,7 @@ Events of the epoch under audit count from 0, as in the log; those of earlier ep
 -1, so that one order runs through all of them.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,9 @@ from kms.audit.names import Names, check_openings
 from kms.tlog.checkpoint import Checkpoint
 from kms.tlog.notes import VerifierKey
 from kms.wire import EventType
+
+_ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
+"""What stands before the raw key in the SubjectPublicKeyInfo of an Ed25519 key (RFC 8410)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,10 @@ def _check_birth(check: Check, where: str, epoch: Epoch) -> None:
         check.fail(where, "the log does not begin with the birth of its key")
     elif _detail(first)["vkey"] != epoch.vkey:
         check.fail(where, "the log was opened under another key than log.vkey")
+    elif epoch.key is not None:
+        born = _detail(first).get("public_key_sha256")
+        same = born in (None, hashlib.sha256(_ED25519_SPKI + epoch.key.public).hexdigest())
+        check.expect(same, where, "the key that was born is not the one in log.vkey")
 
 
 def _check_continuation(check: Check, where: str, before: Epoch, epoch: Epoch) -> None:

@@ -511,6 +511,27 @@ def test_the_birth_of_the_key_comes_first(
     assert "beginnings: event 0: the log does not begin with the birth of its key" in found
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"public_key_sha256": "00" * 32}, "the key that was born is not the one in log.vkey"),
+        ({"attributes": {"sensitive": True}}, "key log: extractable is not false"),
+        ({"vkey": "log+00000000+AAAA"}, "the log was opened under another key than log.vkey"),
+    ],
+)
+def test_the_birth_of_the_key_is_that_of_the_log(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, Any],
+    message: str,
+) -> None:
+    ministry = Ministry()
+    ministry.log_birth = change
+    ministry.ceremony()
+    _, found, _ = verify(ministry.write(tmp_path / "record"), capsys=capsys)
+    assert any(message in item for item in found)
+
+
 def test_a_revocation_without_any_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ministry = Ministry()
     ministry.ceremony()

@@ -61,12 +61,14 @@ class Ministry:
         self.policy = shipped().hash
         self.now = START
         self.cas: dict[str, Authority] = {}
+        self.log_birth: dict[str, Any] = {}
 
     def ceremony(self) -> None:
         """Log key first, then the CAs, the policy, a tenant and its server."""
-        self.event(EventType.LOG_OPENED, SYSTEM, {}, detail={"vkey": self.log.vkey})
-        log_key = self.log.key.public_key()
-        self.born("log", "Ed25519", spki(log_key))
+        born = {"public_key_sha256": digest(spki(self.log.key.public_key()))}
+        detail = {**self._birth("log", "Ed25519", born), "vkey": self.log.vkey}
+        self.event(EventType.LOG_OPENED, SYSTEM, {}, detail=detail | self.log_birth)
+        self.born("spare", "Ed25519", b"spare")
         for name, parent in (("root", None), ("people", "root"), ("infrastructure", "root")):
             self.found_authority(name, parent)
         detail = {"name": "sovereign-2026", "hash": self.policy}
@@ -110,15 +112,18 @@ class Ministry:
         return index
 
     def born(self, label: str, algorithm: str, public_key: bytes, **change: Any) -> None:
-        detail = {
+        detail = self._birth(label, algorithm, {"public_key_sha256": digest(public_key)} | change)
+        self.event(EventType.KEY_GENERATED, SYSTEM, {}, detail=detail)
+
+    def _birth(self, label: str, algorithm: str, change: Mapping[str, Any]) -> dict[str, Any]:
+        return {
             "label": label,
             "algorithm": algorithm,
             "purposes": ["certificate"],
             "protection": "token",
-            "public_key_sha256": digest(public_key),
             "attributes": HELD,
+            **change,
         }
-        self.event(EventType.KEY_GENERATED, SYSTEM, {}, detail=detail | change)
 
     def found_authority(self, name: str, parent: str | None) -> None:
         serial = int.from_bytes(os.urandom(16), "big")
