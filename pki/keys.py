@@ -6,7 +6,7 @@ RFC 9935 (ML-KEM), draft-ietf-lamps-pq-composite-kem (composites: post-quantum p
 
 import hashlib
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem, rsa, x25519
@@ -271,6 +271,7 @@ def _load_ml_kem(raw: bytes) -> Any:
     return None
 
 
+@lru_cache(maxsize=1024)  # a tenth of a millisecond, and a device's key is read in both its calls
 def _check_ed25519_point(raw: bytes) -> None:
     """RFC 8032 5.1.3: x² = (y² - 1) / (d·y² + 1) has a root. The library finds out only later."""
     prime = _ED25519_PRIME

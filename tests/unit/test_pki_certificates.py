@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID, NameOID
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_drivers.ports import Purpose
@@ -93,6 +93,7 @@ def test_a_foreign_parser_reads_every_extension_as_its_profile_says(profile: str
     assert len(certificate.extensions) == (8 if purposes else 7)
 
 
+@settings(deadline=None)
 @given(
     serial=st.integers(1, MAX_SERIAL),
     minutes=st.integers(0, 60),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_drivers.errors import StatementRefusedError
@@ -458,6 +458,7 @@ def within_limits(message: bytes) -> None:
     assert set(found) == set(listed(GOOD))
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
 def test_any_changed_byte_is_refused_or_within_the_constraints(position: int, value: int):
     message = GOOD[:position] + bytes((value,)) + GOOD[position + 1 :]
@@ -490,6 +491,7 @@ def test_every_flipped_bit_outside_the_variable_parts_is_refused():
             refused(PEOPLE, bytes(flipped))
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.binary(max_size=3))
 def test_inserted_and_removed_bytes_are_refused(position: int, inserted: bytes):
     if inserted:
@@ -643,6 +645,7 @@ def test_the_root_promises_its_crl_as_its_profile_says():
     assert crl_accepted(prepared.statement.message, ROOT) == "1"
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(FULL) - 1), st.integers(0, 7))
 def test_a_flipped_bit_of_a_crl_is_refused_or_reencodes_alike(position: int, bit: int):
     flipped = bytearray(FULL)

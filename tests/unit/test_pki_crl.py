@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_drivers.ports import Purpose
@@ -36,6 +36,7 @@ def finished(*args: Any) -> x509.CertificateRevocationList:
     return x509.load_der_x509_crl(pki.world().people.finish_crl(factory().prepare(*args)))
 
 
+@settings(deadline=None)
 @given(number=st.integers(1, (1 << 159) - 1), entries=ENTRIES)
 def test_a_foreign_parser_reads_what_was_revoked(number: int, entries: list[RevokedEntry]):
     crl = finished(number, pki.NOW, pki.NOW + WEEK, entries)
@@ -61,6 +62,7 @@ def test_a_foreign_parser_reads_what_was_revoked(number: int, entries: list[Revo
             assert reason.value == names.get(entry.reason, camel)
 
 
+@settings(deadline=None)
 @given(ENTRIES, st.randoms())
 def test_the_order_of_the_entries_does_not_matter(entries: list[RevokedEntry], random: Any):
     shuffled = list(entries)

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pki import der
@@ -212,6 +212,7 @@ def test_the_caller_may_narrow_the_algorithms():
         parse_csr(GOOD, [algorithm("ECDSA-P384")])
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 7))
 def test_no_flipped_bit_is_accepted(position: int, bit: int):
     flipped = bytearray(GOOD)
@@ -220,12 +221,14 @@ def test_no_flipped_bit_is_accepted(position: int, bit: int):
         parse_csr(bytes(flipped))
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(GOOD) - 1))
 def test_no_truncation_is_accepted(size: int):
     with pytest.raises(InvalidCsrError):
         parse_csr(GOOD[:size])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_with_the_same_error(data: bytes):
     for value in (data, b"\x30" + data, pem(data)):

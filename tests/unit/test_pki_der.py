@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pki import der
@@ -36,11 +36,13 @@ TREES = st.recursive(
 SAMPLE = pki.issue("device-identity", "ECDSA-P256").der
 
 
+@settings(deadline=None)
 @given(TREES)
 def test_what_is_written_is_read_and_written_again_alike(data: bytes):
     assert der.parse(data).encode() == data
 
 
+@settings(deadline=None)
 @given(TREES, st.data())
 def test_every_truncation_is_refused(data: bytes, draw: st.DataObject):
     size = draw.draw(st.integers(0, len(data) - 1))
@@ -48,6 +50,7 @@ def test_every_truncation_is_refused(data: bytes, draw: st.DataObject):
         der.parse(data[:size])
 
 
+@settings(deadline=None)
 @given(TREES, st.binary(min_size=1, max_size=4))
 def test_bytes_after_the_element_are_refused(data: bytes, more: bytes):
     with pytest.raises(DerError):
@@ -67,6 +70,7 @@ def test_every_flipped_bit_of_a_certificate_is_refused_or_reencodes_alike():
             assert element.encode() == data
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_any_bytes_are_refused_or_reencode_alike(data: bytes):
     try:
@@ -121,6 +125,7 @@ def test_depth_is_bounded():
         der.parse(der.sequence(data))
 
 
+@settings(deadline=None)
 @given(INSTANTS)
 def test_times_round_trip_and_change_form_in_2050(moment: datetime):
     data = der.time(moment)
@@ -145,6 +150,7 @@ def test_what_is_no_object_identifier_is_refused(text: str):
         der.oid(text)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 20)))
 def test_named_bits_have_no_trailing_zeros(bits: set[int]):
     content = der.Reader(der.named_bits(bits)).content(der.BIT_STRING)

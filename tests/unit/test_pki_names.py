@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pki import der, names
@@ -19,6 +19,7 @@ DEVICES = st.from_regex(re.compile(r"[A-Za-z0-9._-]{1,64}"), fullmatch=True).fil
 PRINTABLE = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=200)
 
 
+@settings(deadline=None)
 @given(USERS, DEVICES)
 def test_uris_of_users_and_devices_are_reversible(user: str, device: str):
     uri = names.device_uri(pki.DOMAIN, user, device)
@@ -27,6 +28,7 @@ def test_uris_of_users_and_devices_are_reversible(user: str, device: str):
     assert names.parse_uri(names.user_uri(pki.DOMAIN, user)) == names.Named(pki.DOMAIN, user=user)
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=60))
 def test_any_principal_name_is_encoded_reversibly(name: str):
     try:
@@ -93,6 +95,7 @@ def test_locations_are_domains_or_addresses(uri: str, *, good: bool):
     assert names.is_location(uri) == good
 
 
+@settings(deadline=None)
 @given(PRINTABLE, st.none() | PRINTABLE, st.none() | PRINTABLE)
 def test_names_are_read_as_they_were_written(common: str, organization: str, unit: str):
     data = names.Subject(common, organization, unit).encode()
@@ -105,6 +108,7 @@ def test_names_are_read_as_they_were_written(common: str, organization: str, uni
     assert names.common_name(data) == names.bounded(common)
 
 
+@settings(deadline=None)
 @given(st.text("ab", min_size=65, max_size=128), st.text("ab", min_size=65, max_size=128))
 def test_long_names_are_cut_alike_and_apart(first: str, second: str):
     assert (names.bounded(first) == names.bounded(second)) == (first == second)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     pkcs12,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pki import der
@@ -244,12 +244,14 @@ def test_public_material_is_left_alone(dress: str):
         assert find_private_key(DRESSES[dress](data)) is None, name
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=5000))
 def test_random_bytes_are_left_alone(data: bytes):
     for dress in DRESSES.values():
         assert find_private_key(dress(data)) is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_ordinary_text_is_left_alone(text: str):
     assert find_private_key(text) is None
