@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hsm_drivers.ports import StatementSigner
 from kms.api.app import HttpLimits, create_api
 from kms.api.identity import PEER_CERTIFICATE
 from kms.api.operator import create_operator
@@ -24,6 +25,7 @@ from kms.api.public import create_public
 from kms.domain.records import SYSTEM_TENANT, Role, TenantId
 from kms.metrics import Metrics
 from kms.services.facade import Services, compose
+from kms.services.ports import Ledger
 from kms.wire import unb64
 from tests.support.services import DOMAIN, OFFICER, TENANT, World, decoded, world
 
@@ -139,14 +141,25 @@ class Session:
         encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers]
         return await self._http.request(method, path, content=content, headers=encoded)
 
+    async def stream(self, path: str, content: AsyncIterator[bytes]) -> httpx.Response:
+        """A POST whose body comes in pieces."""
+        headers = {"content-type": "application/json", "idempotency-key": "k"}
+        return await self._http.post(path, content=content, headers=headers)
+
 
 @asynccontextmanager
-async def site(directory: Path, limits: HttpLimits | None = None) -> AsyncIterator[Site]:
+async def site(
+    directory: Path,
+    limits: HttpLimits | None = None,
+    *,
+    ledger: Ledger | None = None,
+    wrap_signer: Callable[[StatementSigner], StatementSigner] = lambda signer: signer,
+) -> AsyncIterator[Site]:
     """Ceremony held, tenants `ministry` and `other`, and clients of every role.
 
     Clients: officer, auditor (the authority's), messenger (of `ministry`), stranger (of `other`).
     """
-    async with world(directory) as made:
+    async with world(directory, ledger, wrap_signer) as made:
         metrics = Metrics()
         core = replace(made.services.core, describe=describe, observer=metrics)
         services = compose(core)
