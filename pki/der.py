@@ -22,6 +22,9 @@ MAX_DEPTH = 16
 MAX_SIZE = 0xFFFFFF
 """Largest content in bytes: three length octets, far above any CRL this service makes."""
 
+MAX_OID = 64
+"""Longest OBJECT IDENTIFIER in bytes: far above any in use, and cheap to turn into text."""
+
 _PRINTABLE = re.compile(rb"[A-Za-z0-9 '()+,\-./:=?]*")
 _UTC_TIME = re.compile(rb"\d{12}Z")
 _GENERALIZED_TIME = re.compile(rb"\d{14}Z")
@@ -284,6 +287,8 @@ def dotted(content: bytes) -> str:
     Raises:
         DerError: They are not canonical.
     """
+    if len(content) > MAX_OID:
+        raise DerError(f"an OBJECT IDENTIFIER of more than {MAX_OID} bytes")
     if not content or content[-1] & 0x80:
         raise DerError("an OBJECT IDENTIFIER ends inside an arc")
     arcs: list[int] = []

@@ -24,7 +24,7 @@ _PEM_PRIVATE = re.compile(
 )
 _PEM_BLOCK = re.compile(r"-----BEGIN [A-Z0-9 ]{1,60}-----([A-Za-z0-9+/=\s\\]{44,})")
 _JWK_PRIVATE = re.compile(r'"(?:d|k|priv|p|q|dp|dq|qi)\\*"\s*:\s*\\*"')
-_JSON_ESCAPE = re.compile(r"\\+u00([2-7][0-9A-Fa-f])")
+_JSON_ESCAPE = re.compile(r"\\{1,8}u00([2-7][0-9A-Fa-f])")
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{44,}")
 _SPACE = re.compile(r"(?:\s|\\r|\\n)+")

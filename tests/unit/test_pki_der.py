@@ -116,6 +116,14 @@ def test_other_encodings_are_refused(what: str, data: str):
         der.parse(bytes.fromhex(data))
 
 
+def test_object_identifiers_are_bounded():
+    """A long arc would take quadratic time, and Python refuses to write it in decimal."""
+    for size in (der.MAX_OID + 1, 20_000):
+        with pytest.raises(DerError, match="more than"):
+            der.parse(der.tlv(der.OBJECT_IDENTIFIER, b"\xff" * (size - 1) + b"\x01"))
+    der.parse(der.tlv(der.OBJECT_IDENTIFIER, b"\xff" * (der.MAX_OID - 1) + b"\x01"))
+
+
 def test_depth_is_bounded():
     data = b"\x02\x01\x01"
     for _ in range(der.MAX_DEPTH - 1):

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -282,3 +283,30 @@ def test_ecdsa_signatures_with_small_numbers_are_left_alone():
 
 def test_the_library_signs_what_is_tested():
     assert isinstance(pki.private("ML-DSA-65"), mldsa.MLDSA65PrivateKey)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a",
+        "a ",
+        "aa:",
+        "\\",
+        '"d',
+        '"d\\',
+        "-----BEGIN A-----",
+        "BEGIN ",
+        "\n",
+        "a" * 45 + ".",
+        "é",
+    ],
+)
+def test_long_values_take_time_in_proportion(piece: str):
+    for text in (
+        piece * (200_000 // len(piece)),
+        '"kty" \\u0064' + piece * (200_000 // len(piece)),
+    ):
+        start = time.process_time()
+        find_private_key(text)
+        find_private_key(text.encode())
+        assert time.process_time() - start < 1
