@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from kms import wire
 from kms.device import (
     ALGORITHMS,
+    Certified,
     ChallengeError,
     Device,
     DeviceError,
@@ -29,7 +30,6 @@ from kms.device import (
     UsageError,
 )
 from kms.device.der import certificate_spki
-from kms.device.enrolment import Certified
 from tests.support.authority import Authority
 from tests.support.enrolment_service import NOW, EnrolmentService, copied, seal
 
