@@ -130,7 +130,7 @@ def decode_entries(bundle: bytes, width: int = TILE_WIDTH) -> list[bytes]:
     at = 0
     while at < len(bundle) and len(entries) <= width:
         end = at + 2 + int.from_bytes(bundle[at : at + 2], "big")
-        if at + 2 > len(bundle) or end > len(bundle):
+        if end > len(bundle):
             raise FormatError(f"entry {len(entries)} of the bundle is cut off")
         entries.append(bundle[at + 2 : end])
         at = end
@@ -190,7 +190,7 @@ class NodeCache:
         content = self._read_tile(level, number)
         if content is None:
             raise TileError(f"tile {level}/{number} is missing")
-        if not 0 < len(content) <= TILE_BYTES or len(content) % HASH_SIZE:
+        if len(content) > TILE_BYTES or len(content) % HASH_SIZE:
             raise TileError(f"tile {level}/{number} has {len(content)} bytes")
         nodes.extend(content)
 

@@ -149,6 +149,14 @@ def test_bad_files_are_refused(source: bytes, message: str):
         load(source)
 
 
+def test_the_largest_policy():
+    padding = b"#" * (MAX_SOURCE - len(rule()))
+    assert load(rule() + padding).rules == load(rule()).rules
+    one = rule().split(b"\n", 2)[2]
+    many = b"".join(one.replace(b'"r"', b'"r%d"' % i) for i in range(MAX_RULES))
+    assert len(load(HEAD.encode() + many).rules) == MAX_RULES
+
+
 @given(st.binary(max_size=200))
 def test_noise_is_refused_and_nothing_else_happens(noise: bytes):
     with pytest.raises(PolicyError):

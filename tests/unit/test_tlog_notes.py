@@ -126,6 +126,12 @@ def test_other_checkpoints_are_refused(text: bytes):
         parse_checkpoint(text)
 
 
+def test_the_largest_checkpoint():
+    largest = Checkpoint("o" * MAX_ORIGIN, MAX_NUMBER, ROOT, ("x",) * MAX_EXTENSIONS)
+    assert MAX_NUMBER == 2**63 - 1
+    assert parse_checkpoint(largest.body()) == largest
+
+
 @given(st.binary(max_size=120) | st.text(max_size=60).map(str.encode))
 def test_what_is_accepted_is_what_would_be_written(noise: bytes):
     for text in (noise, b"o\n" + noise, HEAD.body() + noise):
@@ -160,6 +166,13 @@ def test_verifier_keys(log: Log):
         assert key.key_id == key_id(key.name, key.type, key.public)
     assert len({key.key_id for key in (log.key, log.ed_witness, log.ml_witness)}) == 3
     assert vkey(ORIGIN, log.key.public) == log.key.text()
+
+
+def test_key_types_as_assigned(log: Log):
+    """C2SP signed-note and tlog-cosignature assign these bytes; they are part of every key id."""
+    assert [int(kind) for kind in KeyType] == [0x01, 0x04, 0x06]
+    longest = VerifierKey("n" * MAX_ORIGIN, KeyType.ML_DSA_44_COSIGNATURE, log.ml_witness.public)
+    assert VerifierKey.parse(longest.text()) == longest
 
 
 def test_other_verifier_keys_are_refused(log: Log):
@@ -284,7 +297,15 @@ def test_cosigned_messages_as_specified():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("time", [0, MAX_NUMBER])
+def test_first_and_last_time(log: Log, time: int):
+    note = Note(HEAD.body(), tuple(log.cosign(HEAD, time)))
+    assert verify_note(note, [log.ed_witness, log.ml_witness]) == [WITNESS]
+
+
 def test_impossible_times_are_refused(log: Log):
+    with pytest.raises(SignatureError, match="impossible time"):
+        ed25519_cosigned(HEAD, -1)
     stamp = (2**63).to_bytes(8, "big")
     for key, size in ((log.ed_witness, 64), (log.ml_witness, 2420)):
         with pytest.raises(SignatureError, match="impossible time"):
@@ -340,6 +361,8 @@ def test_as_many_signatures_as_promised(log: Log):
     note = parse_note(format_note(text, [*many, log.sign(text)]))
     assert verify_note(note, [log.key]) == [ORIGIN]
     assert len(parse_note(b"text\n\n" + LINE * MAX_SIGNATURES).signatures) == MAX_SIGNATURES
+    tail = b"\n\n" + LINE
+    assert parse_note(b"x" * (MAX_NOTE - len(tail)) + tail).signatures
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,11 @@ def test_paths_that_cannot_be():
             entries_path(number, width)
 
 
+def test_a_full_bundle():
+    entries = [b"%d" % i for i in range(256)]
+    assert decode_entries(encode_entries(entries)) == entries
+
+
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=256))
 def test_bundles_round_trip(entries: list[bytes]):
     assert decode_entries(encode_entries(entries), len(entries)) == entries

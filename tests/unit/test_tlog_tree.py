@@ -266,6 +266,15 @@ def test_sizes_beyond_the_format_are_refused():
         verify_consistency(1, 2**63, [b"\0" * 32] * 63, b"\0" * 32, b"\0" * 32)
 
 
+def test_the_largest_tree_of_the_format():
+    path = [leaf_hash(bytes([level])) for level in range(63)]
+    head = leaf_hash(b"first")
+    for item in path:
+        head = node_hash(head, item)
+    verify_inclusion(leaf_hash(b"first"), 0, 2**63 - 1, path, head)
+    verify_consistency(1, 2**63 - 1, path, leaf_hash(b"first"), head)
+
+
 def test_leaf_cannot_pass_for_a_node():
     left, right = leaf_hash(b"a"), leaf_hash(b"b")
     assert leaf_hash(left + right) != node_hash(left, right)
