@@ -7,6 +7,7 @@ Bytes are written as they come; `kms-audit verify` judges them.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,20 +59,22 @@ def export_log(api: ApiClient, public: ApiClient, directory: Path, bar: Progress
     epoch = segment(epoch_of(head))
     for level, number, width in tiles:
         path = tile_path(level, number, width)
-        write(directory / "log" / path, public.download(f"/log/{epoch}/{path}"))
+        write(directory / "log" / path, public.download(f"/log/{epoch}/{path}"), durably=False)
         bar.advance(task)
     for number, width in bundles:
         path = entries_path(number, width)
         data = api.download(f"/v1/log/{epoch}/{path}")
-        write(directory / "log" / path, data)
+        write(directory / "log" / path, data, durably=False)
         for offset, leaf in enumerate(decode_entries(data, width)):
-            write(directory / "events" / f"{number * TILE_WIDTH + offset}.json", leaf)
+            name = f"{number * TILE_WIDTH + offset}.json"
+            write(directory / "events" / name, leaf, durably=False)
         bar.advance(task)
     openings = _openings(api, head.size)
     text = json.dumps(openings, indent=1, ensure_ascii=False) + "\n"
     write(directory / "openings.json", text.encode(), PRIVATE)
     write(directory / "log.vkey", f"{vkey}\n".encode())
-    # Last, so that a directory with a checkpoint is a whole one.
+    # Last, so that a directory with a checkpoint is a whole one, even after a loss of power.
+    os.sync()
     write(directory / "log" / "checkpoint", note)
     return Exported(head.origin, head.size, len(tiles) + len(bundles), len(openings))
 

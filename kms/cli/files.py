@@ -28,8 +28,14 @@ def read_small(path: Path) -> bytes:
     return data
 
 
-def write(path: Path, data: bytes, mode: int = PUBLIC) -> None:
+def write(path: Path, data: bytes, mode: int = PUBLIC, *, durably: bool = True) -> None:
     """Put a file in place, making its directories: readers see the old bytes or the new.
+
+    Args:
+        path: Where.
+        data: All of it.
+        mode: Permissions of a new file.
+        durably: Survive a loss of power; without it, the caller syncs after many files.
 
     Raises:
         OSError: The disk refused; an old file stands.
@@ -41,7 +47,8 @@ def write(path: Path, data: bytes, mode: int = PUBLIC) -> None:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durably:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
