@@ -72,7 +72,8 @@ def _found(kms: Kms, outcome: Outcome, module: Path) -> None:
         *("--token-label", place.TOKEN_LABEL, "--pin-file", str(here.token / "pin")),
         *("--module", str(module), "--softhsm-conf", str(here.token / "softhsm2.conf")),
         *("--api", f"127.0.0.1:{ports.api}", "--public", f"127.0.0.1:{ports.public}"),
-        *("--operator", f"127.0.0.1:{ports.operator}"),
+        # An address alone: linters take a bare `localhost` for a malformed domain name.
+        *("--operator", f"127.0.0.1:{ports.operator}", "--server-name", "127.0.0.1"),
     )
     named = [part for name in OFFICERS for part in ("--officer", name)]
     outcome.ceremony = kms.local("authority", "ceremony", *named, "--yes")
