@@ -473,6 +473,15 @@ def test_other_receipts_are_refused(data: bytes):
         parse_receipt(data)
 
 
+def test_the_largest_receipt():
+    note = b"x" * (MAX_NOTE - len(LINE) - 2) + b"\n\n" + LINE
+    receipt = format_receipt(MAX_NUMBER, [ROOT] * 63, note, b"x" * MAX_EXTRA)
+    assert len(receipt) <= MAX_RECEIPT
+    parsed = parse_receipt(receipt)
+    assert (parsed.index, len(parsed.proof)) == (MAX_NUMBER, 63)
+    assert parse_note(parsed.checkpoint_note).signatures
+
+
 def test_what_cannot_stand_in_a_receipt_is_not_written():
     for index, proof, extra in [
         (-1, [], None),
