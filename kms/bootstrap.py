@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ from hsm_drivers.ports import KeyLabel, Purpose, StatementChecker, StatementSign
 from kms.api.problems import describe
 from kms.children import EXIT_MISCONFIGURED, EXIT_PIN_REFUSED
 from kms.config import ConfigError, load
-from kms.domain.records import Epoch
+from kms.domain.records import Epoch, Event
 from kms.home import home_lock
 from kms.logs import configure
 from kms.pin import Pin
@@ -143,7 +143,7 @@ def build_core(
         clock=SystemClock(),
         ids=ids,
         policy=policy(settings),
-        events=EventFactory(epoch.origin, ids),
+        events=EventFactory(epoch.origin, ids, latest_time(ledger)),
         authorities=authorities,
         observer=observer,
         limits=Limits(
@@ -154,6 +154,13 @@ def build_core(
         ),
         describe=describe,
     )
+
+
+def latest_time(ledger: Ledger) -> datetime | None:
+    """When the newest event happened; None in an empty epoch."""
+    head = ledger.head()
+    newest = None if head is None else ledger.get(Event, head.log, head.size - 1)
+    return None if newest is None else newest.time
 
 
 def current_epoch(ledger: Ledger) -> Epoch:

@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from pki.names import is_location
+
 CONFIG_NAME = "kms.toml"
 GIVEN = ("path", "home")
 """Fields of `Settings` that follow from where the file lies and are no keys of it."""
@@ -71,7 +73,13 @@ def _base_url(value: str) -> str:
     plain = not (parts.query or parts.fragment or parts.username or parts.password)
     if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
         raise ValueError("write a plain http or https URL, such as http://pki.example.org")
-    return value.rstrip("/")
+    value = value.rstrip("/")
+    if not is_location(f"{value}/pki/root.crl"):
+        raise ValueError(
+            "the host must be an IPv4 address or a full domain name in lower case, such as "
+            "http://pki.example.org: it goes into certificates (RFC 5280 4.2.1.6)"
+        )
+    return value
 
 
 Listener = Annotated[Address, BeforeValidator(parse_address)]
@@ -120,7 +128,7 @@ class Tls(Section):
     """The API's server certificate, issued by the infrastructure CA and renewed by itself."""
 
     server_names: tuple[Text, ...] = Field(
-        default=("localhost", "127.0.0.1"),
+        default=("127.0.0.1",),
         min_length=1,
         max_length=32,
         description="DNS names and IP addresses that clients call the API by.",

@@ -36,6 +36,7 @@ _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z
 USER_PATTERN = r"[A-Za-z0-9._@:+=-]{1,128}"
 DEVICE_PATTERN = r"[A-Za-z0-9._-]{1,64}"
 TENANT_PATTERN = DEVICE_PATTERN
+_PLACES = frozenset({".", ".."})
 
 
 class WireError(ValueError):
@@ -350,10 +351,10 @@ def opened(commitments: Mapping[str, str], openings: Sequence[Opening]) -> bool:
 
 
 def is_user(text: str) -> bool:
-    """Whether the text is a user id."""
-    return re.fullmatch(USER_PATTERN, text) is not None
+    """Whether the text is a user id; `.` and `..` are none, for they stand for places in paths."""
+    return re.fullmatch(USER_PATTERN, text) is not None and text not in _PLACES
 
 
 def is_device(text: str) -> bool:
     """Whether the text is a device or tenant id."""
-    return re.fullmatch(DEVICE_PATTERN, text) is not None
+    return re.fullmatch(DEVICE_PATTERN, text) is not None and text not in _PLACES

@@ -114,13 +114,18 @@ class Crls:
         return record
 
     def _entries(self, authority: ActiveAuthority) -> list[RevokedEntry]:
-        """Everything revoked and not yet expired, across tenants."""
+        """Everything revoked, across tenants, until it stood on a list made after its expiry.
+
+        RFC 5280 3.3: a revoked certificate leaves the list only then.
+        """
         records = self._core.ledger.find(
             Certificate,
             authority=authority.record.name,
             status=(CertificateStatus.REVOKED, CertificateStatus.ORPHANED),
         )
         now = self._core.clock.now()
+        last = self._published.get(authority.record.name)
+        since = now if last is None else last.record.this_update
         return [
             RevokedEntry(
                 serial=int(record.serial, 16),
@@ -128,7 +133,7 @@ class Crls:
                 reason=(record.reason or Reason.UNSPECIFIED).value,
             )
             for record in records
-            if record.not_after >= now
+            if record.not_after >= since
         ]
 
     async def _commit(self, reserved: Crl, der: bytes, entries: int, actor: Caller) -> Published:

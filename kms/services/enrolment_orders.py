@@ -52,6 +52,8 @@ from kms.wire import (
     TranscriptSlot,
     b64,
     hpke_info,
+    is_device,
+    is_user,
     kem_mac,
     serial_hex,
     timestamp,
@@ -194,6 +196,10 @@ class EnrolmentOrders:
 
     def _decide(self, reads: Reads, caller: Caller, order: EnrolmentOrder) -> DecidedOrder:
         """Everything that can be said of an order without looking at other devices' keys."""
+        if not is_user(order.user):
+            raise InputError("a user id is 1 to 128 of A-Z a-z 0-9 . _ @ : + = -", field="user")
+        if not is_device(order.device):
+            raise InputError("a device id is 1 to 64 of A-Z a-z 0-9 . _ -", field="device")
         bundle = self._bundle(caller, order.bundle)
         previous = self._standing(reads, caller.tenant, order)
         slots = self._decide_slots(order, bundle, self._core.clock.now())

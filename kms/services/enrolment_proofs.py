@@ -5,9 +5,9 @@ the reservation alone, so a retry after a crash signs the identical bytes again.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kms.domain.authorisation import Caller
@@ -23,7 +23,7 @@ from kms.domain.records import (
     TenantId,
     User,
 )
-from kms.services.answers import Answer, AnswerSpec, Covered, receipt_slot, render
+from kms.services.answers import Answer, AnswerSpec, receipt_slot, render
 from kms.services.claims import Claims
 from kms.services.core import PEOPLE, Core, covered, sign_all
 from kms.services.enrolment_changes import (
@@ -99,12 +99,8 @@ class EnrolmentProofs:
         with self._claims.hold([order.enrolment]):
             proven = self._prove(Reads(self._core.ledger), request.caller, order)
             with self._claims.hold(key_names(proven)):
-                (certified,) = await self._certify(request.caller, [proven])
-                spec = AnswerSpec(201, self._document(certified, 0))
-                refused, proof = await self._commit(request, [certified], spec)
-                if refused:
-                    raise refused[0]
-        return render(spec, proof)
+                certified = await self._certify(request.caller, [proven])
+                return await self._commit(request, list(certified), self._single)
 
     async def complete_many(self, request: Call, orders: Sequence[ProofOrder | KmsError]) -> Answer:
         """Certify many devices in one commit; a refused one takes its place as a problem."""
@@ -115,26 +111,18 @@ class EnrolmentProofs:
             good = [item for item in proven if isinstance(item, Proven)]
             certified = iter(await self._certify(request.caller, good))
             results = [item if isinstance(item, KmsError) else next(certified) for item in proven]
-            return await self._commit_many(request, results)
+            return await self._commit(request, results, self._batch)
 
-    async def _commit_many(self, request: Call, results: list[Certified | KmsError]) -> Answer:
-        """Commit the good items; one in conflict becomes a problem, the rest are tried again."""
-        for _ in range(len(results) + 1):
-            good = [item for item in results if isinstance(item, Certified)]
-            spec = AnswerSpec(200, {"results": self._results(results)})
-            refused, proof = await self._commit(request, good, spec)
-            if not refused:
-                for item in results:
-                    if isinstance(item, KmsError):
-                        self._core.observer.refused(item.problem)
-                return render(spec, proof)
-            results = [
-                refused.get(good.index(item), item) if isinstance(item, Certified) else item
-                for item in results
-            ]
-        raise UnavailableError("the batch could not be committed; try again")
+    def _single(self, results: Sequence[Certified | KmsError]) -> AnswerSpec:
+        (result,) = results
+        if isinstance(result, KmsError):
+            raise result
+        return AnswerSpec(201, self._document(result, 0))
 
-    def _results(self, results: list[Certified | KmsError]) -> list[dict[str, Any]]:
+    def _batch(self, results: Sequence[Certified | KmsError]) -> AnswerSpec:
+        return AnswerSpec(200, {"results": self._results(results)})
+
+    def _results(self, results: Sequence[Certified | KmsError]) -> list[dict[str, Any]]:
         documents = []
         ordinal = 0
         for item in results:
@@ -289,48 +277,70 @@ class EnrolmentProofs:
         )
 
     async def _commit(
-        self, request: Call, items: Sequence[Certified], spec: AnswerSpec
-    ) -> tuple[dict[int, KmsError], Covered | None]:
-        """Commit all items in one unit; answer whom a conflict refuses, else what covers them.
+        self,
+        request: Call,
+        results: list[Certified | KmsError],
+        spec_of: Callable[[Sequence[Certified | KmsError]], AnswerSpec],
+    ) -> Answer:
+        """Commit the good items in one unit; one in conflict is refused, the rest tried again.
 
-        A user whom two requests register at once is a conflict that planning again resolves.
+        A user whom two requests register at once is a conflict that planning again resolves. What
+        is tried again is drafted again, so that the log's times never go back.
         """
-        for _ in range(ATTEMPTS):
-            changes = changes_of(self._core, items)
+        attempts = ATTEMPTS
+        while attempts:
+            good = [item for item in results if isinstance(item, Certified)]
+            spec = spec_of(results)
             unit = Unit(
-                changes=tuple(changes),
-                events=tuple(item.event for item in items),
+                changes=tuple(changes_of(self._core, good)),
+                events=tuple(item.event for item in good),
                 idempotent=request.record(self._core.clock, spec.encode()),
             )
             outcome = await self._core.sequencer.commit(unit)
             if isinstance(outcome, Sealed):
-                self._released(items)
-                return {}, covered(self._core, outcome) if items else None
-            refused = self._refused(items, outcome)
-            if refused:
-                return refused, None
+                self._count(results)
+                return render(spec, covered(self._core, outcome) if good else None)
+            refused = self._refused(good, outcome)
+            attempts -= not refused
+            results = [self._again(request.caller, item, refused) for item in results]
         raise UnavailableError("other requests changed the same user; try again")
 
-    def _refused(self, items: Sequence[Certified], conflict: Conflict) -> dict[int, KmsError]:
+    def _again(
+        self, caller: Caller, item: Certified | KmsError, refused: Mapping[EnrolmentId, KmsError]
+    ) -> Certified | KmsError:
+        if isinstance(item, KmsError):
+            return item
+        error = refused.get(item.proven.enrolment.enrolment)
+        if error is not None:
+            return error
+        return replace(item, event=self._event(caller, item.proven, item.issued))
+
+    def _refused(
+        self, items: Sequence[Certified], conflict: Conflict
+    ) -> dict[EnrolmentId, KmsError]:
         """Whose conflict it is; none where planning again will do."""
         if conflict.record == Idempotent.__name__:
             raise StillRunningError("the same request was answered a moment ago; send it again")
-        for index, item in enumerate(items):
+        for item in items:
             enrolment = item.proven.enrolment
+            name = enrolment.enrolment
             if conflict.record == Fingerprint.__name__ and any(
                 conflict.key[1] in slot["fingerprints"] for slot in enrolment.slots
             ):
-                return {index: KeyReusedError("a component key has been registered meanwhile")}
+                return {name: KeyReusedError("a component key has been registered meanwhile")}
             if conflict.record == Enrolment.__name__ and conflict.key[1] == enrolment.enrolment:
-                return {index: ChallengeUsedError("the enrolment was completed meanwhile")}
+                return {name: ChallengeUsedError("the enrolment was completed meanwhile")}
             try:
                 self._refuse_meanwhile(Reads(self._core.ledger), enrolment)
             except KmsError as error:
-                return {index: error}
+                return {name: error}
         return {}
 
-    def _released(self, items: Sequence[Certified]) -> None:
-        for item in items:
+    def _count(self, results: Sequence[Certified | KmsError]) -> None:
+        for item in results:
+            if isinstance(item, KmsError):
+                self._core.observer.refused(item.problem)
+                continue
             for slot in item.proven.slots:
                 if slot.key.modulus is not None:
                     self._checks.registered(slot.key.modulus)

@@ -15,11 +15,14 @@ class EventFactory:
     Args:
         origin: The log's origin.
         ids: Source of event ids and openings.
+        latest: Time of the newest event in the ledger: events never claim to be older, though the
+            clock be set back.
     """
 
-    def __init__(self, origin: str, ids: Ids) -> None:
+    def __init__(self, origin: str, ids: Ids, latest: datetime | None = None) -> None:
         self._origin = origin
         self._ids = ids
+        self._latest = latest
 
     @property
     def origin(self) -> str:
@@ -48,6 +51,7 @@ class EventFactory:
             policy: The decision's policy hash and rules.
             detail: What the type adds; never personal data.
         """
+        time = self._latest = time if self._latest is None else max(time, self._latest)
         event = self._ids.event()
         wanted = {Committed.TENANT: str(tenant), **values}
         openings = tuple(

@@ -1,21 +1,34 @@
 """The main flow through the use cases, driven by the reference client, over in-memory ports."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from kms.device import Device
-from kms.domain.records import Reason, UserId
+from kms.domain.records import Device as Device_
+from kms.domain.records import Event, Reason, UserId
 from kms.services.answers import Answer
 from kms.services.errors import (
     AlgorithmRefusedError,
     ChallengeExpiredError,
     ChallengeUsedError,
+    InputError,
     KeyReusedError,
     ProofFailedError,
     RevokedError,
 )
-from tests.support.flow import SLOTS, enrol, expectations, order, proofs_of
+from tests.support.books import check_books
+from tests.support.flow import (
+    IDENTITY,
+    SLOTS,
+    enrol,
+    expectations,
+    new_device,
+    order,
+    proofs_of,
+    prove,
+)
 from tests.support.services import TENANT, decoded, world
 
 pytestmark = pytest.mark.anyio
@@ -113,3 +126,36 @@ async def test_the_same_call_gives_the_same_bytes_again(tmp_path: Path):
         await enrol(made, Device("bob", "phone-2", SLOTS, expectations(made)))
         again = await made.services.idempotency.once(request, work)
         assert again == first
+
+
+async def test_two_devices_of_a_new_user_at_once_are_both_enrolled(tmp_path: Path):
+    async with world(tmp_path) as made:
+        devices = [new_device(made, "ada", f"phone-{i}", IDENTITY) for i in range(4)]
+        answers = [await order(made, device) for device in devices]
+        await asyncio.gather(
+            *(
+                prove(made, device, answer, answer["enrolment"])
+                for device, answer in zip(devices, answers, strict=True)
+            )
+        )
+        assert made.ledger.count(Device_, user="ada") == 4
+        await check_books(made)
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+async def test_names_of_places_are_no_ids(tmp_path: Path, name: str):
+    async with world(tmp_path) as made:
+        device = new_device(made, "ada", "phone", IDENTITY)
+        device.device = name
+        with pytest.raises(InputError) as refused:
+            await order(made, device)
+        assert refused.value.field == "device"
+
+
+async def test_the_log_never_goes_back_in_time(tmp_path: Path):
+    async with world(tmp_path) as made:
+        await enrol(made, new_device(made, "ada", "phone", IDENTITY))
+        made.clock.advance(hours=-1)
+        await enrol(made, new_device(made, "ada", "tablet", IDENTITY))
+        times = [event.time for event in made.ledger.find(Event)]
+        assert times == sorted(times)

@@ -208,7 +208,7 @@ def test_client_settings_argument_beats_environment_beats_home(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     from_home = client_settings(tmp_path)
-    assert from_home.server == "https://localhost:8443"
+    assert from_home.server == "https://127.0.0.1:8443"
     assert from_home.cert == tmp_path / "clients/officer.pem"
     monkeypatch.setenv("KMS_HOME", str(tmp_path))
     monkeypatch.setenv("KMS_SERVER", "https://env:1")
