@@ -128,9 +128,8 @@ def test_openssl_accepts_the_authorities_and_principals(demonstration: Path, tmp
         code, said = run("openssl", "verify", *options, ca / f"{name}.pem")
         assert code == 0, said
         issuer = ca / "root.pem" if name == "root" else ca / f"{name}.pem"
-        code, said = run(
-            "openssl", "crl", "-noout", "-CAfile", issuer, "-in", ca / f"{name}.crl.pem"
-        )
+        crl = ca / f"{name}.crl.pem"
+        code, said = run("openssl", "crl", "-noout", "-CAfile", issuer, "-in", crl)
         assert "verify OK" in said
         parsed = x509.load_der_x509_crl((ca / f"{name}.crl").read_bytes())
         assert parsed.public_bytes(Encoding.PEM) == crl.read_bytes()

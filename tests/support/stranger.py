@@ -72,7 +72,7 @@ def entries(bundle: bytes) -> Iterator[bytes]:
 
 
 def read_log(folder: Path, verifier: Verifier) -> list[bytes]:
-    """Every leaf; checkpoint, bundles and all tiles were found to agree, and no file is left over."""
+    """Every leaf; checkpoint, bundles and all tiles agree, and there is no other file."""
     size, root = verifier.open((folder / "checkpoint").read_bytes())
     expected = {"checkpoint"}
     leaves: list[bytes] = []
