@@ -22,6 +22,9 @@ from kms.cli.commands import Runtime
 from kms.cli.errors import ExitCode, explain
 from kms.cli.output import print_json
 
+_INTERRUPTED = 130
+"""What typer makes of Ctrl-C; our commands end with an `ExitCode`."""
+
 app = typer.Typer(
     name="kms",
     help="Key management of a state's own messenger: certifies devices, holds none of their keys,"
@@ -61,6 +64,8 @@ def run(arguments: Sequence[str], runtime: Runtime | None = None) -> int:
         status = app(args=list(arguments), prog_name="kms", standalone_mode=False, obj=runtime)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the one place where errors end
         return _report(error, as_json="--json" in arguments)
+    if status == _INTERRUPTED:
+        return _report(KeyboardInterrupt(), as_json="--json" in arguments)
     return status if isinstance(status, int) else ExitCode.DONE
 
 

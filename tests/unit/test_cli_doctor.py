@@ -236,6 +236,15 @@ def test_a_home_without_database(patient: Patient) -> None:
     assert facts.head is None
 
 
+def test_a_home_of_someone_else(patient: Patient, tmp_path: Path) -> None:
+    module = tmp_path / "module.so"
+    module.touch()
+    settings = _settings(tmp_path / "theirs", token={"module": str(module)})
+    stranger = Patient(settings, NOW, running=False, own=False)
+    found, facts = ledger(stranger)
+    assert _severities([*found, *token.token(stranger, facts, None)]) == {"warning"}
+
+
 # The token
 
 

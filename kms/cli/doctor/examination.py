@@ -19,7 +19,8 @@ from kms.settings import Settings
 def examine(settings: Settings, pin_fd: int | None = None) -> list[Finding]:
     """Examine a home; beside a running service its own signer is asked."""
     now = datetime.now(UTC).replace(microsecond=0)
-    patient = Patient(settings, now, in_use(settings))
+    running, own = in_use(settings)
+    patient = Patient(settings, now, running, own)
     found, facts = ledger(patient)
     return [
         clock(patient, facts.newest_event),
@@ -35,13 +36,15 @@ def examine(settings: Settings, pin_fd: int | None = None) -> list[Finding]:
     ]
 
 
-def in_use(settings: Settings) -> bool:
-    """Whether a service or another local command holds the home."""
+def in_use(settings: Settings) -> tuple[bool, bool]:
+    """Whether a service or local command holds the home, and whether this user might."""
     try:
         with home_lock(settings):
-            return False
+            return False, True
     except HomeBusyError:
-        return True
+        return True, True
+    except OSError:
+        return (settings.run_dir / "supervisor.pid").exists(), False
 
 
 def policy(patient: Patient) -> Finding:

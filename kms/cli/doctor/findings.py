@@ -43,11 +43,13 @@ class Patient:
         settings: The home's.
         now: The moment of the examination.
         running: Whether a service, or another local command, is at work in the home.
+        own: Whether this user may work in the home, as its owner and root may.
     """
 
     settings: Settings
     now: datetime
     running: bool
+    own: bool = True
 
 
 def ok(check: str, detail: str) -> Finding:

@@ -44,6 +44,9 @@ def ledger(patient: Patient) -> tuple[list[Finding], LedgerFacts]:
     """Everything the database can be asked, without writing to it."""
     from kms.storage.sql import SqlLedger  # noqa: PLC0415 - remote commands need no database
 
+    if not patient.own:
+        remedy = "run as root or as the user of the service"
+        return [warning("database", "it is hidden from this user", remedy)], LedgerFacts()
     url = patient.settings.database_url
     try:
         found = _database(url)

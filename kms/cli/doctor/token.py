@@ -42,6 +42,9 @@ def token(patient: Patient, facts: LedgerFacts, pin_fd: int | None) -> list[Find
     module = patient.settings.token.module
     if not module.is_file():
         return [failed(CHECK, f"there is no PKCS#11 module at {module}", "set token.module")]
+    if not (patient.own or patient.running):
+        remedy = "run as root or as the user of the service"
+        return [warning(CHECK, "this user may start no signer in the home", remedy)]
     answers, found = _ask(patient, pin_fd)
     if answers is None:
         return found
