@@ -1,0 +1,178 @@
+"""Where a benchmark happens: tokens, homes, the service under load; all in a scratch directory."""
+
+import base64
+import http.client
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kms.cli.demo import place, programs
+from kms.cli.demo.place import Place, Ports
+from kms.cli.demo.programs import Kms
+from kms.device import Expectations
+
+MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
+TENANT = "ministry"
+"""Of the development client `messenger`."""
+_START_SECONDS = 60.0
+_STOP_SECONDS = 45.0
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+class BenchError(Exception):
+    """The benchmark cannot be run; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A home after its ceremony, with development clients.
+
+    Attributes:
+        place: Its directories.
+        ports: Free loopback ports for its listeners.
+        expectations: What its devices believe.
+        people: Certificate of the people CA, DER.
+    """
+
+    place: Place
+    ports: Ports
+    expectations: Expectations
+    people: bytes
+
+    @property
+    def config(self) -> Path:
+        """The settings file."""
+        return self.place.home / "kms.toml"
+
+
+def make_token(directory: Path, label: str) -> Path:
+    """A fresh SoftHSM2 token; answers the directory with `softhsm2.conf` and `pin`."""
+    script = Path(__file__).parents[2] / "softhsm" / "init-token.sh"
+    done = subprocess.run(
+        [script, directory, label, MODULE], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise BenchError(done.stderr.strip())
+    return directory
+
+
+def make_site(directory: Path) -> Site:
+    """Token, home, ceremony, clients."""
+    here, ports = Place.at(directory), place.free_ports()
+    here.record.mkdir(parents=True)
+    place.make_token(here, MODULE)
+    kms = Kms(programs.find("kms"), here, ports, lambda _: None)
+    kms.local(
+        *("init", "--name", "log.bench.example"),
+        *("--public-url", f"http://127.0.0.1:{ports.public}"),
+        *("--token-label", place.TOKEN_LABEL, "--pin-file", str(here.token / "pin")),
+        *("--module", str(MODULE), "--softhsm-conf", str(here.token / "softhsm2.conf")),
+        *("--api", f"127.0.0.1:{ports.api}", "--public", f"127.0.0.1:{ports.public}"),
+        *("--operator", f"127.0.0.1:{ports.operator}"),
+    )
+    held = kms.local("authority", "ceremony", "--officer", "alice", "--officer", "bob", "--yes")
+    kms.local("principal", "dev-clients")
+    certificates = {name: item["certificate"] for name, item in held["certificates"].items()}
+    expectations = Expectations.load(
+        TENANT, _pem(certificates["root"]), _pem(certificates["people"]), held["vkey"]
+    )
+    return Site(here, ports, expectations, base64.b64decode(certificates["people"]))
+
+
+def _pem(encoded: str) -> bytes:
+    return ssl.DER_cert_to_PEM_cert(base64.b64decode(encoded)).encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service that runs: process ids, to see what it used."""
+
+    worker: int
+    signer: int
+    log: Path
+
+    def cpu(self) -> tuple[float, float]:
+        """CPU seconds of worker and signer so far."""
+        return _cpu(self.worker), _cpu(self.signer)
+
+    def stages(self) -> dict[str, Any]:
+        """What a worker of `stages.py` has spent so far."""
+        told = self._told()
+        os.kill(self.worker, signal.SIGUSR1)
+        deadline = time.monotonic() + _START_SECONDS
+        while len(lines := self._told()) == len(told):
+            if time.monotonic() > deadline:
+                raise BenchError(f"the worker tells nothing of its stages; see {self.log}")
+            time.sleep(0.02)
+        answer: dict[str, Any] = json.loads(lines[-1])
+        return answer
+
+    def _told(self) -> list[str]:
+        lines = self.log.read_text(encoding="utf-8").split("\n")[:-1]
+        return [line for line in lines if line.startswith('{"stages"')]
+
+
+def _cpu(pid: int) -> float:
+    """User and system seconds of a process (proc(5): fields 14 and 15 of stat)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+@contextmanager
+def running(site: Site, command: Sequence[str | Path]) -> Iterator[Running]:
+    """The service while the context lasts; ended by its own process id."""
+    log = site.place.log_file
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--home", site.place.home],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        _await_ready(process, site)
+        pids = [
+            int((site.place.home / "run" / f"{name}.pid").read_text())
+            for name in ("worker", "signer")
+        ]
+        yield Running(*pids, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def serve_command() -> list[str | Path]:
+    """The service as everyone starts it."""
+    return [Path(sys.executable).with_name("kms"), "serve"]
+
+
+def _await_ready(process: subprocess.Popen[bytes], site: Site) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not _ready(site.ports.operator):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise BenchError(f"the service did not start; see {site.place.log_file}")
+        time.sleep(0.05)
+
+
+def _ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
