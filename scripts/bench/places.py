@@ -140,11 +140,11 @@ def running(site: Site, command: Sequence[str | Path]) -> Iterator[Running]:
         )
     try:
         _await_ready(process, site)
-        pids = [
-            int((site.place.home / "run" / f"{name}.pid").read_text())
+        worker, signer = (
+            int((site.place.home / "run" / f"{name}.pid").read_text(encoding="ascii"))
             for name in ("worker", "signer")
-        ]
-        yield Running(*pids, log)
+        )
+        yield Running(worker, signer, log)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
