@@ -34,11 +34,15 @@ def missing(module: str, label: str, names: Sequence[str]) -> dict[str, list[str
     if token is None:
         raise LookupError(f"{module} shows no token labelled {label!r}")
     offered = set(token.slot.get_mechanisms())
-    lacking = {
-        name: [item.name for item in NEEDED.get(algorithm(name).scheme, ()) if item not in offered]
-        for name in names
-    }
+    lacking = {name: _lacking(name, offered) for name in names}
     return {name: mechanisms for name, mechanisms in lacking.items() if mechanisms}
+
+
+def _lacking(name: str, offered: set[Mechanism]) -> list[str]:
+    needed = NEEDED.get(algorithm(name).scheme)
+    if needed is None:
+        return ["a driver that knows it"]
+    return [item.name for item in needed if item not in offered]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 
 from kms.cli.client import Page, field_of, segment
 from kms.cli.commands import LimitOption, Session, TenantOption, new_group, remote
@@ -18,6 +19,16 @@ from kms.wire import WireError, b64, unb64
 group = new_group("cert", "Certificates: issue for principals, search, revoke.")
 
 ReasonOption = Annotated[Reason, typer.Option("--reason", help="Reason, as CRLs give it.")]
+
+
+def _as_outside(serial: str) -> str:
+    """A serial as this service writes it, from what other tools print: `0x`, colons, capitals."""
+    return serial.lower().removeprefix("0x").replace(":", "")
+
+
+SerialArgument = Annotated[
+    str, typer.Argument(help="Serial number, hex.", callback=_as_outside, metavar="SERIAL")
+]
 
 _COLUMNS = ("serial", "status", "profile", "algorithm", "owner", "not_after", "index")
 
@@ -81,7 +92,7 @@ def search(
 @remote
 def show_one(
     session: Session,
-    serial: Annotated[str, typer.Argument(help="Serial number, lower-case hex.")],
+    serial: SerialArgument,
     tenant: TenantOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where it goes, PEM.")] = None,
 ) -> Shown:
@@ -98,7 +109,7 @@ def show_one(
 @remote
 def revoke(
     session: Session,
-    serial: Annotated[str, typer.Argument(help="Serial number, lower-case hex.")],
+    serial: SerialArgument,
     reason: ReasonOption = Reason.UNSPECIFIED,
     tenant: TenantOption = None,
 ) -> Shown:
@@ -147,7 +158,7 @@ def der_of(text: str) -> bytes:
         raise MalformedAnswerError(f"the answer holds {error}") from error
 
 
-def certificate_table(records: list[dict[str, Any]]) -> Any:
+def certificate_table(records: list[dict[str, Any]]) -> RenderableType:
     """Certificates as people look at them."""
     rows = ([{**item, "owner": owner_of(item)}.get(name) for name in _COLUMNS] for item in records)
     return table(_COLUMNS, rows)
@@ -160,14 +171,14 @@ def owner_of(record: Mapping[str, Any]) -> str:
     return str(record.get("principal") or "-")
 
 
-def listing_shown(name: str, found: Page, view: Any) -> Shown:
+def listing_shown(name: str, found: Page, view: RenderableType) -> Shown:
     """A listing; says so when there is more."""
     if found.next is not None:
         note(f"kms: there are more than these {len(found.records)}; raise --limit to see them")
     return Shown({name: found.records, "next": found.next}, view)
 
 
-def revocation_view(answer: Mapping[str, Any]) -> Any:
+def revocation_view(answer: Mapping[str, Any]) -> RenderableType:
     """What was revoked, and whether the log's signed head covers it already."""
     revoked = answer.get("revoked")
     items = revoked if isinstance(revoked, list) else []

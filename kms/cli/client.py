@@ -5,6 +5,7 @@ the same request is sent again with the same key, so that nothing happens twice.
 """
 
 import json
+import re
 import ssl
 import time
 import uuid
@@ -27,6 +28,7 @@ MAX_ANSWER = 64 << 20
 PAGE = 100
 """Records asked for at a time."""
 
+_KEY = re.compile(r"[\x21-\x7e]{1,100}")
 _FIRST_WAIT = 0.2
 _MAX_WAIT = 10.0
 _TIMEOUT = 30.0
@@ -76,12 +78,17 @@ class ApiClient:
         """Use this connection; without a key a fresh one is made.
 
         Raises:
-            UsageProblemError: The base URL is not one.
+            UsageProblemError: The base URL or the key is not one.
         """
         if http.base_url.scheme not in {"http", "https"} or not http.base_url.host:
             raise UsageProblemError(
                 f"not the address of a service: {http.base_url}",
                 "--server is of the form https://host:port",
+            )
+        if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
+            raise UsageProblemError(
+                "the Idempotency-Key is not 1 to 100 visible ASCII characters",
+                "leave --idempotency-key away to have one made",
             )
         self._http = http
         self.idempotency_key = idempotency_key or uuid.uuid4().hex

@@ -24,6 +24,7 @@ from kms.pin import obtain_pin
 from kms.services.ceremony_plan import Plan, load_plan
 from kms.settings import Settings, Token
 from kms.wire import EventType, b64
+from pki.names import Subject
 
 if TYPE_CHECKING:
     from kms.services.ceremony import CeremonyReport
@@ -202,7 +203,7 @@ def plan_view(plan: Plan) -> RenderableType:
     return lines(sheet(head), "", table(("key", "algorithm", "subject", "validity"), rows))
 
 
-def _subject(subject: Any) -> str:
+def _subject(subject: Subject) -> str:
     parts = (("O", subject.organization), ("CN", subject.common_name))
     return ", ".join(f"{name}={value}" for name, value in parts if value)
 

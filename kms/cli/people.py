@@ -10,7 +10,7 @@ from kms.cli.certificates import (
     listing_shown,
     revocation_view,
 )
-from kms.cli.client import segment
+from kms.cli.client import Page, segment
 from kms.cli.commands import (
     LimitOption,
     Session,
@@ -106,7 +106,7 @@ def revoke_user(
     return Shown(answer, revocation_view(answer))
 
 
-def _devices_of(session: Session, user: str, tenant: str | None, limit: int) -> Any:
+def _devices_of(session: Session, user: str, tenant: str | None, limit: int) -> Page:
     path = f"/v1/users/{segment(user)}/devices"
     return session.api.listing(path, "devices", {"tenant": tenant}, limit)
 

@@ -149,6 +149,12 @@ def test_one_certificate_is_shown_and_written(cli: Cli, tmp_path: Path) -> None:
     assert cli.remote("cert", "show", "0a", "--json").json == shown
 
 
+@pytest.mark.parametrize("written", ["0a", "0A", "0x0a", "0X0A", "0:A", "0A:"])
+def test_a_serial_is_taken_as_other_tools_print_it(cli: Cli, written: str) -> None:
+    cli.service.on("GET", "/v1/certificates/0a", CERTIFICATE)
+    assert cli.remote("cert", "show", written).status == 0
+
+
 def test_a_csr_is_sent_as_pem_or_as_base64_of_der(cli: Cli, tmp_path: Path) -> None:
     root, issuer = b64(ROOT.certificate), b64(PEOPLE.certificate)
     answer = {"tenant": "m", "serial": "0a", "certificate": issuer, "chain": [issuer, root]}
