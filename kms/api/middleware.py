@@ -26,7 +26,13 @@ from kms.api.observing import HttpObserver
 from kms.api.problems import Problem, as_kms_error, problem
 from kms.api.screening import screen_body, screen_target
 from kms.domain.authorisation import Caller
-from kms.services.errors import BodyTooLargeError, InputError, KmsError, OverloadedError
+from kms.services.errors import (
+    BodyTooLargeError,
+    InputError,
+    KmsError,
+    OverloadedError,
+    UnavailableError,
+)
 
 UNMATCHED = "unmatched"
 """Route template of a request that no route takes."""
@@ -85,14 +91,21 @@ class Observed:
             await self._app(scope, receive, answer)
         except ClientGoneError:
             exchange.problem = "client-gone"
+        except asyncio.CancelledError:  # the time to drain is over
+            await self._refuse(UnavailableError("the service is stopping"), exchange, answer)
+            raise
         except Exception as error:  # noqa: BLE001 - every request gets an answer
-            if exchange.problem is None:  # else the framework raises again what it answered
-                found = render(error, exchange, self._refused)
-                if not answer.status:
-                    await answer.problem(found)
+            await self._refuse(error, exchange, answer)
         finally:
             self._taken -= 1
             self._report(scope, exchange, answer.status, time.perf_counter() - started)
+
+    async def _refuse(self, error: Exception, exchange: Exchange, answer: "_Answer") -> None:
+        if exchange.problem is not None:
+            return  # the framework raises again what it has answered
+        found = render(error, exchange, self._refused)
+        if not answer.status:
+            await answer.problem(found)
 
     def _check_places(self) -> None:
         if self._taken > self._places:

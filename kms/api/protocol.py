@@ -79,6 +79,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._end_deadline()
         super().on_headers_complete()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """End an idle connection, at once where the peer does not even read its last answer."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        super().timeout_keep_alive_handler()
+
     def send_400_response(self, _msg: str) -> None:
         """Answer what cannot be parsed; nothing more can be read from the connection."""
         found = problem(self._refusal)
