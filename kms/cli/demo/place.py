@@ -113,9 +113,6 @@ def make_token(place: Place, module: Path) -> None:
         raise SurroundingsError(done.stderr.strip())
     if done.returncode != 0:
         raise DemoError(f"no token could be made: {done.stderr.strip()}")
-    # A signer with a user of its own must reach its token; the PIN stays 0600.
-    place.token.chmod(0o711)
-    (place.token / "softhsm2.conf").chmod(0o644)
 
 
 def _script() -> Path:
