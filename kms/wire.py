@@ -8,12 +8,13 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 import rfc8785
 
@@ -46,13 +47,43 @@ class WireError(ValueError):
 def canonical(value: object) -> bytes:
     """Canonical JSON (RFC 8785).
 
+    For what leaves and transcripts are made of, the standard library writes the same bytes in a
+    tenth of the time.
+
     Raises:
         WireError: The value has no canonical form (a float out of range, a non-string key).
     """
     try:
+        if _is_plain(value):
+            return _write_plain(value).encode()
         return rfc8785.dumps(value)  # type: ignore[arg-type]  # its type is recursive JSON
-    except (rfc8785.CanonicalizationError, RecursionError) as error:
+    except (rfc8785.CanonicalizationError, RecursionError, UnicodeEncodeError) as error:
         raise WireError(f"not representable as canonical JSON: {error}") from error
+
+
+def _is_plain(value: object) -> bool:
+    """Whether `json` writes the value as RFC 8785 does.
+
+    It sorts names by code points where RFC 8785 sorts by UTF-16 units, and writes numbers as
+    Python does: so only ASCII names, no floats, no integers beyond those of a double.
+    """
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if isinstance(value, dict):
+        return kind is dict and all(
+            type(name) is str and name.isascii() and _is_plain(item) for name, item in value.items()
+        )
+    if kind is list or kind is tuple:
+        return all(map(_is_plain, cast("Sequence[object]", value)))
+    return kind is int and abs(cast("int", value)) <= _MAX_INTEGER
+
+
+_MAX_INTEGER = 2**53 - 1
+
+_write_plain = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode
 
 
 def b64(data: bytes) -> str:
