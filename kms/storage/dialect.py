@@ -12,6 +12,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from kms.services.ports import LedgerUnavailableError
+
 BUSY_SECONDS = 5.0
 
 PRAGMAS = {
@@ -53,6 +55,22 @@ def database_path(url: str) -> Path:
     if parsed.database in (None, "", ":memory:") or parsed.query:
         raise ValueError("the database must be a file, like sqlite:////var/lib/kms/kms.db")
     return Path(str(parsed.database))
+
+
+def create(url: str) -> None:
+    """Make the file, empty and 0600, if there is none; SQLite gives its journals the same mode.
+
+    Raises:
+        ValueError: A URL of a kind that is not supported.
+        LedgerUnavailableError: It cannot be made.
+    """
+    path = database_path(url)
+    try:
+        path.touch(mode=0o600, exist_ok=True)
+    except OSError as error:
+        raise LedgerUnavailableError(
+            f"the ledger at {path} cannot be made ({error.strerror}): check its directory"
+        ) from error
 
 
 def writer(url: str) -> Engine:
@@ -134,6 +152,8 @@ def explain(error: SQLAlchemyError, place: str) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else error
     name = str(getattr(cause, "sqlite_errorname", ""))
     meaning = next((text for code, text in _MEANINGS.items() if name.startswith(code)), None)
+    if str(cause).startswith(("no such table", "no such column")):
+        meaning = f"{cause}: its schema is older than this program, run `kms init`"
     if meaning is None:
         meaning = f"{type(cause).__name__}: {cause}" + (f" ({name})" if name else "")
     return f"the ledger at {place} failed: {meaning}"

@@ -20,6 +20,8 @@ R = TypeVar("R", bound=Record)
 Row = tuple[Any, ...]
 Codec = Callable[[Any], Any]
 
+_LARGEST = 2**63 - 1
+
 
 class Column(StrEnum):
     """How a field is stored."""
@@ -71,7 +73,7 @@ class Shape(Generic[R]):
 
         Raises:
             ValueError: A value that no row can hold: a time that is not aware or has fractions of
-                a second, or None where the record class allows none.
+                a second, a number beyond 64 bits, or None where the record class allows none.
         """
         values = list(self._values(record))
         for at, encode in self._encoders:
@@ -111,9 +113,16 @@ class Shape(Generic[R]):
         return field
 
     def value(self, name: str, value: Any) -> Any:
-        """A field's value as it is stored."""
-        encode = self.field(name).encode
-        return value if value is None or encode is None else encode(value)
+        """A field's value as it is stored, to look for it.
+
+        A number too large to be stored becomes the largest: nothing is there or beyond.
+        """
+        field = self.field(name)
+        if value is None or field.encode is None:
+            return value
+        if field.column is Column.INTEGER:
+            return max(-_LARGEST, min(value, _LARGEST))
+        return field.encode(value)
 
 
 def shape_of(kind: type[R]) -> Shape[R]:
@@ -153,12 +162,21 @@ def _codec(hint: Any) -> tuple[Column, Codec | None, Codec | None]:
         return Column.JSON, _dump, json.loads
     if issubclass(hint, StrEnum):
         return Column.TEXT, str, hint
-    plain = {str: Column.TEXT, int: Column.INTEGER, bytes: Column.BYTES}
-    if hint in plain:
-        return plain[hint], None, None
+    if hint is str:
+        return Column.TEXT, None, None
+    if hint is bytes:
+        return Column.BYTES, None, None
+    if hint is int:
+        return Column.INTEGER, _integer, None
     if hint is datetime:
         return Column.TIME, _seconds, _time
     raise TypeError(f"no column can hold {hint}")
+
+
+def _integer(number: int) -> int:
+    if not -_LARGEST < number < _LARGEST:
+        raise ValueError(f"{number} does not fit 64 bits")
+    return number
 
 
 def _seconds(time: datetime) -> int:

@@ -493,6 +493,18 @@ def test_a_key_of_the_wrong_length_is_refused(ledger: Ledger):
         ledger.get(Certificate, TENANT, "people")
 
 
+def test_numbers_too_large_to_be_stored(ledger: Ledger):
+    """A page or an index that a caller makes up is not there; such a record cannot be made."""
+    ledger.commit([unit("a")])
+    for beyond in (2**63, 2**80):
+        assert ledger.get(Event, LOG, beyond) is None
+        assert ledger.find(Event, index=-beyond) == []
+        assert ledger.find(Event, after=(LOG, beyond)) == []
+        assert len(ledger.find(Event, after=(LOG, -beyond))) == 1
+        with pytest.raises(ValueError, match="64 bits"):
+            ledger.reserve([Insert(SignerMark("token", beyond))])
+
+
 def test_the_first_note_of_a_committed_size_stays(ledger: Ledger):
     ledger.commit([unit("a")])
     ledger.store_note(LOG, 1, b"first")

@@ -23,6 +23,7 @@ from kms.domain.records import (
 from kms.services.ports import Delete, Insert, LedgerUnavailableError, Placed, Replace, Unit
 from kms.storage.integrity import integrity
 from kms.storage.migrate import check, current, migrate
+from kms.storage.migrate import draft as draft_migration
 from kms.storage.sql import SqlLedger
 from tests.support.ledgers import (
     EPOCH,
@@ -210,12 +211,27 @@ def test_the_schema_is_what_the_tables_say(tmp_path: Path):
     assert "ix_certificates_serial" in differences
 
 
+def test_the_next_migration_is_drafted_with_the_rules(tmp_path: Path):
+    url = f"sqlite:///{tmp_path}/kms.db"
+    migrate(url)
+    with sqlite3.connect(tmp_path / "kms.db") as connection:
+        connection.execute("DROP INDEX ix_certificates_serial")
+    connection.close()
+    path = draft_migration(url, "find by serial", tmp_path)
+    assert path.name == "0002_find_by_serial.py"
+    text = path.read_text()
+    compile(text, str(path), "exec")
+    assert "lock_timeout" in text
+    assert "down_revision = '0001'" in text
+    assert "op.create_index" in text
+
+
 def test_a_database_without_a_schema(tmp_path: Path):
     path = tmp_path / "kms.db"
     path.touch()
     url = f"sqlite:///{path}"
     assert current(url) is None
-    with pytest.raises(LedgerUnavailableError, match="no such table"):
+    with pytest.raises(LedgerUnavailableError, match=r"no such table: .*older than this program"):
         SqlLedger(url).head()
 
 

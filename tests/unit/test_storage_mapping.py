@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -27,21 +27,29 @@ JSON = st.recursive(
 TIMES = st.datetimes(datetime(1950, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC)).map(  # noqa: DTZ001 - hypothesis wants naive bounds
     lambda time: time.replace(microsecond=0)
 )
-st.register_type_strategy(datetime, TIMES)
+PLAIN = {
+    datetime: TIMES,
+    int: st.integers(2 - 2**63, 2**63 - 2),
+    Mapping[str, Any]: st.dictionaries(st.text(max_size=3), JSON, max_size=3),
+}
 
 
-def values(name: str, hint: Any) -> st.SearchStrategy[Any]:
-    if hint == Mapping[str, Any]:
-        return st.dictionaries(st.text(max_size=3), JSON, max_size=3)
-    if hint == tuple[Mapping[str, Any], ...]:
-        return st.lists(values(name, Mapping[str, Any]), max_size=2).map(tuple)
+def values(hint: Any) -> st.SearchStrategy[Any]:
+    if hint in PLAIN:
+        return PLAIN[hint]
+    if hasattr(hint, "__supertype__"):
+        return values(hint.__supertype__)
+    if get_origin(hint) is tuple:
+        return st.lists(values(get_args(hint)[0]), max_size=2).map(tuple)
+    if get_args(hint):
+        return st.one_of([values(part) for part in get_args(hint)])
     return st.from_type(hint)
 
 
 def made(kind: type[Record]) -> st.SearchStrategy[Record]:
     hints = get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    return st.builds(kind, **{name: values(name, hints[name]) for name in names})
+    return st.builds(kind, **{name: values(hints[name]) for name in names})
 
 
 @pytest.mark.parametrize("kind", KINDS)
