@@ -22,12 +22,13 @@ from hsm_drivers.client import SignerClient
 from hsm_drivers.errors import HsmError, PinRefusedError
 from hsm_drivers.ports import KeyLabel, Purpose, StatementChecker, StatementSigner
 from kms.api.problems import describe
-from kms.children import EXIT_MISCONFIGURED, EXIT_PIN_REFUSED
 from kms.config import ConfigError, load
 from kms.domain.records import Epoch, Event
-from kms.home import home_lock
 from kms.logs import configure
-from kms.pin import Pin
+from kms.processes.children import EXIT_MISCONFIGURED, EXIT_PIN_REFUSED
+from kms.processes.home import home_lock
+from kms.processes.pin import Pin
+from kms.processes.signer_process import temporary_signer
 from kms.services.ceremony import Ceremony, CeremonyReport, activate_policy, open_log
 from kms.services.ceremony_plan import Plan
 from kms.services.checkpoint_checker import check_checkpoint
@@ -43,7 +44,6 @@ from kms.services.sequencer import Sequencer
 from kms.services.signing import SharedSigner
 from kms.services.system import SystemClock, SystemIds
 from kms.settings import Settings
-from kms.signer_process import temporary_signer
 from kms.storage.migrate import migrate
 from kms.storage.sql import SqlLedger
 from kms.tlog.notes import VerifierKey
@@ -316,7 +316,7 @@ def run_signer(arguments: argparse.Namespace) -> int:
 
 def run_worker(arguments: argparse.Namespace) -> int:
     """Serve requests until SIGTERM; answers the exit status."""
-    from kms.worker import work  # noqa: PLC0415 - signers need no web framework
+    from kms.processes.worker import work  # noqa: PLC0415 - signers need no web framework
 
     return work(load(arguments.config), arguments.ready_fd)
 

@@ -1,6 +1,6 @@
-"""What answers look like, for OpenAPI; tests hold real answers against these models."""
+"""What answers look like, for OpenAPI; tests hold real answers and the examples against them."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,8 +19,120 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _shown(example: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example]})
+
+
+_TIMES: dict[str, Any] = {
+    "not_before": "2026-03-01T07:55:00Z",
+    "not_after": "2027-03-01T07:55:00Z",
+}
+_SERIAL = "5f0c1f0e6f0b4a529a650f6f0f6f2c11"
+_DER = "MIIB..."
+_RECEIPT: dict[str, Any] = {
+    "status": "final",
+    "log": 1,
+    "index": 41,
+    "text": "c2sp.org/tlog-proof@v1\nindex 41\n...",
+}
+_OPENING: dict[str, Any] = {
+    "field": "user",
+    "tenant": "interior",
+    "value": "alice@interior.example",
+    "opening": "q83v...",
+}
+_ENROLMENT: dict[str, Any] = {
+    "enrolment": "8f14e45fceea167a5a36dedd4bea2543",
+    "expires": "2026-03-01T08:10:00Z",
+    "transcript": "eyJh...",
+    "policy": {"hash": "9c56...", "rules": {"identity": "identity-elliptic"}},
+    "challenges": {},
+}
+_CERTIFIED: dict[str, Any] = {
+    "enrolment": "8f14e45fceea167a5a36dedd4bea2543",
+    "user": "alice@interior.example",
+    "device": "phone-1",
+    "certificates": [
+        {
+            "slot": "identity",
+            "profile": "device-identity",
+            "serial": _SERIAL,
+            **_TIMES,
+            "certificate": _DER,
+        }
+    ],
+    "chain": [_DER, _DER],
+    "receipt": _RECEIPT,
+    "leaf": "eyJh...",
+    "openings": [_OPENING],
+}
+_PRINCIPAL: dict[str, Any] = {
+    "tenant": "interior",
+    "name": "matrix-1",
+    "role": "messaging-server",
+    "bundles": ["device"],
+    "uri": "https://id.interior.example/principals/matrix-1",
+}
+_CRL: dict[str, Any] = {
+    "number": 7,
+    "this_update": "2026-03-01T08:00:00Z",
+    "next_update": "2026-03-02T08:00:00Z",
+    "entries": 3,
+}
+_PROBLEM: dict[str, Any] = {
+    "type": "urn:sovereign-kms:problem:weak-key",
+    "title": "The public key is weak",
+    "status": 422,
+    "detail": "the RSA modulus shares a factor with that of another key",
+    "retry": "never",
+    "field": "slots[0].public_key",
+}
+_CERTIFICATE: dict[str, Any] = {
+    "tenant": "interior",
+    "authority": "people",
+    "serial": _SERIAL,
+    "profile": "device-identity",
+    "algorithm": "ECDSA-P256",
+    "user": "alice@interior.example",
+    "device": "phone-1",
+    "slot": "identity",
+    "principal": None,
+    **_TIMES,
+    "status": "revoked",
+    "revoked_at": "2026-04-01T10:00:00Z",
+    "reason": "key-compromise",
+    "sha256": "0b9c...",
+    "certificate": _DER,
+    "index": 41,
+}
+_DEVICE: dict[str, Any] = {
+    "user": "alice@interior.example",
+    "device": "phone-1",
+    "bundle": "device",
+    "standing": "active",
+}
+_EVENT: dict[str, Any] = {
+    "index": 41,
+    "event": "6f1ed002ab5595859014ebf0951522d9",
+    "type": "device.enrolled",
+    "time": "2026-03-01T08:00:00Z",
+    "leaf": "eyJh...",
+    "openings": [_OPENING],
+}
+_AUTHORITY: dict[str, Any] = {
+    "name": "people",
+    "generation": 1,
+    "algorithm": "ECDSA-P256",
+    "issuer": "root",
+    "certificate": _DER,
+    "crl": _CRL,
+}
+
+
 class ProblemDocument(Document):
     """Why a request was refused (RFC 9457); `docs/problems.md` lists every type."""
+
+    model_config = _shown(_PROBLEM)
 
     type: str = Field(pattern=r"^urn:sovereign-kms:problem:[a-z-]+$")
     title: str
@@ -32,6 +144,8 @@ class ProblemDocument(Document):
 
 class Receipt(Document):
     """Proof that an event is in the log; `text` is a C2SP tlog-proof."""
+
+    model_config = _shown(_RECEIPT)
 
     status: Literal["final", "pending"]
     log: int
@@ -58,6 +172,8 @@ class PolicyReference(Document):
 class EnrolmentAnswer(Document):
     """A reserved enrolment: what the device has to prove."""
 
+    model_config = _shown(_ENROLMENT)
+
     enrolment: str
     expires: Time
     transcript: Base64
@@ -78,6 +194,8 @@ class SlotCertificate(Document):
 
 class CertifiedAnswer(Document):
     """A certified device, with all it needs to check that offline."""
+
+    model_config = _shown(_CERTIFIED)
 
     enrolment: str
     user: str
@@ -113,11 +231,29 @@ class CertifiedItem(Document):
 class EnrolmentBatchAnswer(Document):
     """One result per item, in order."""
 
+    model_config = _shown(
+        {
+            "results": [
+                {"status": 201, "body": _ENROLMENT},
+                {"status": 422, "problem": _PROBLEM},
+            ]
+        }
+    )
+
     results: list[EnrolmentItem | ItemRefused]
 
 
 class CertifiedBatchAnswer(Document):
     """One result per item, in order."""
+
+    model_config = _shown(
+        {
+            "results": [
+                {"status": 201, "body": _CERTIFIED},
+                {"status": 422, "problem": _PROBLEM},
+            ]
+        }
+    )
 
     results: list[CertifiedItem | ItemRefused]
 
@@ -133,11 +269,27 @@ class TenantDocument(Document):
 class TenantsAnswer(Document):
     """All tenants."""
 
+    model_config = _shown(
+        {
+            "tenants": [
+                {
+                    "tenant": "interior",
+                    "identity_domain": "id.interior.example",
+                    "standing": "active",
+                }
+            ]
+        }
+    )
+
     tenants: list[TenantDocument]
 
 
 class TenantAnswer(Document):
     """A tenant just registered."""
+
+    model_config = _shown(
+        {"tenant": "interior", "identity_domain": "id.interior.example", "receipt": _RECEIPT}
+    )
 
     tenant: str
     identity_domain: str
@@ -158,11 +310,15 @@ class PrincipalDocument(Document):
 class PrincipalsAnswer(Document):
     """Principals in reach."""
 
+    model_config = _shown({"principals": [{**_PRINCIPAL, "standing": "active"}]})
+
     principals: list[PrincipalDocument]
 
 
 class PrincipalAnswer(Document):
     """A principal just registered."""
+
+    model_config = _shown({**_PRINCIPAL, "receipt": _RECEIPT})
 
     tenant: str
     name: str
@@ -175,6 +331,10 @@ class PrincipalAnswer(Document):
 class DisabledAnswer(Document):
     """A principal just disabled."""
 
+    model_config = _shown(
+        {"tenant": "interior", "name": "matrix-1", "standing": "revoked", "receipt": _RECEIPT}
+    )
+
     tenant: str
     name: str
     standing: Standing
@@ -183,6 +343,21 @@ class DisabledAnswer(Document):
 
 class IssuedAnswer(Document):
     """An infrastructure certificate just issued."""
+
+    model_config = _shown(
+        {
+            "tenant": "interior",
+            "name": "matrix-1",
+            "profile": "messaging-server",
+            "serial": _SERIAL,
+            **_TIMES,
+            "certificate": _DER,
+            "chain": [_DER, _DER],
+            "receipt": _RECEIPT,
+            "leaf": "eyJh...",
+            "openings": [_OPENING],
+        }
+    )
 
     tenant: str
     name: str
@@ -199,6 +374,8 @@ class IssuedAnswer(Document):
 
 class CertificateDocument(Document):
     """A certificate; `index` is that of the event that issued it."""
+
+    model_config = _shown(_CERTIFICATE)
 
     tenant: str
     authority: str
@@ -222,6 +399,8 @@ class CertificateDocument(Document):
 class CertificatesAnswer(Document):
     """A page of certificates, by serial."""
 
+    model_config = _shown({"certificates": [_CERTIFICATE], "next": None})
+
     certificates: list[CertificateDocument]
     next: str | None = Field(description="Give it as `after` for the next page.")
 
@@ -238,6 +417,18 @@ class RevokedCertificate(Document):
 class RevocationAnswer(Document):
     """What a revocation ended; `receipt` is the first of `receipts`."""
 
+    model_config = _shown(
+        {
+            "user": "alice@interior.example",
+            "reason": "affiliation-changed",
+            "revoked": [
+                {"authority": "people", "serial": _SERIAL, "device": "phone-1", "slot": "identity"}
+            ],
+            "receipt": _RECEIPT,
+            "receipts": [_RECEIPT],
+        }
+    )
+
     serial: str | None = None
     device: str | None = None
     user: str | None = None
@@ -250,6 +441,8 @@ class RevocationAnswer(Document):
 class DeviceDocument(Document):
     """A device."""
 
+    model_config = _shown(_DEVICE)
+
     user: str
     device: str
     bundle: str
@@ -259,12 +452,16 @@ class DeviceDocument(Document):
 class DevicesAnswer(Document):
     """A page of a user's devices, by device id."""
 
+    model_config = _shown({"devices": [_DEVICE], "next": None})
+
     devices: list[DeviceDocument]
     next: str | None = Field(description="Give it as `after` for the next page.")
 
 
 class EventDocument(Document):
     """An event; `leaf` holds its exact bytes."""
+
+    model_config = _shown(_EVENT)
 
     index: int
     event: str
@@ -277,12 +474,23 @@ class EventDocument(Document):
 class EventsAnswer(Document):
     """A page of events, by index."""
 
+    model_config = _shown({"events": [_EVENT], "next": 41})
+
     events: list[EventDocument]
     next: int | None = Field(description="Give it as `after` for the next page.")
 
 
 class LogAnswer(Document):
     """The log of the current epoch; `size` is covered by a signed checkpoint."""
+
+    model_config = _shown(
+        {
+            "origin": "log.interior.example/1",
+            "vkey": "log.interior.example/1+c990e7b5+AUXf...",
+            "log": 1,
+            "size": 42,
+        }
+    )
 
     origin: str
     vkey: str
@@ -313,11 +521,15 @@ class AuthorityDocument(Document):
 class AuthoritiesAnswer(Document):
     """All authorities, the root first."""
 
+    model_config = _shown({"authorities": [_AUTHORITY]})
+
     authorities: list[AuthorityDocument]
 
 
 class CrlAnswer(Document):
     """A CRL just published."""
+
+    model_config = _shown({"authority": "people", **_CRL})
 
     authority: str
     number: int

@@ -17,7 +17,7 @@ router = APIRouter(tags=["authorities"])
 
 
 @router.get("/v1/authorities", response_model=answers.AuthoritiesAnswer, responses=refusals())
-async def authorities(asked: Asking) -> Response:
+async def list_authorities(asked: Asking) -> Response:
     """All authorities with the CRL in force, the root first."""
     services = asked.services
     return answer(

@@ -26,7 +26,7 @@ Named = Annotated[SerialText, Path(description="Lower-case hex, even length.")]
     responses=refusals(404, 409),
     openapi_extra=takes(schemas.CertificateBody),
 )
-async def issue(asked: Asking) -> Response:
+async def issue_certificate(asked: Asking) -> Response:
     """Certify a registered principal's key from a CSR."""
     asked.require(Action.ISSUE_INFRASTRUCTURE)
     body = asked.read(schemas.CertificateBody)
@@ -37,7 +37,9 @@ async def issue(asked: Asking) -> Response:
 
 
 @router.get("/v1/certificates", response_model=answers.CertificatesAnswer, responses=refusals(404))
-async def search(asked: Asking, query: Annotated[schemas.CertificatesQuery, Query()]) -> Response:
+async def list_certificates(
+    asked: Asking, query: Annotated[schemas.CertificatesQuery, Query()]
+) -> Response:
     """Certificates by owner and status, a page at a time."""
     asked.require(Action.READ_PEOPLE)
     found = asked.services.lookup.certificates(
@@ -64,7 +66,7 @@ async def search(asked: Asking, query: Annotated[schemas.CertificatesQuery, Quer
     response_model=answers.CertificateDocument,
     responses=refusals(404),
 )
-async def show(
+async def show_certificate(
     asked: Asking, serial: Named, query: Annotated[schemas.TenantQuery, Query()]
 ) -> Response:
     """One certificate."""
@@ -80,7 +82,7 @@ async def show(
     responses=refusals(404, 409),
     openapi_extra=takes(schemas.RevocationBody, required=False),
 )
-async def revoke(asked: Asking, serial: Named) -> Response:
+async def revoke_certificate(asked: Asking, serial: Named) -> Response:
     """Revoke one certificate, effective at once."""
     body = asked.read(schemas.RevocationBody)
     tenant = asked.reach(body.tenant)

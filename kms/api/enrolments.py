@@ -25,7 +25,7 @@ router = APIRouter(tags=["enrolments"])
     responses=refusals(409),
     openapi_extra=takes(schemas.EnrolmentBody),
 )
-async def order(asked: Asking) -> Response:
+async def order_enrolment(asked: Asking) -> Response:
     """Order the certification of one device: policy, key checks, reservation, challenges."""
     asked.require(Action.ENROL)
     wanted = _order(asked.read(schemas.EnrolmentBody))
@@ -38,7 +38,7 @@ async def order(asked: Asking) -> Response:
     responses=refusals(409),
     openapi_extra=takes(schemas.EnrolmentBatch),
 )
-async def order_many(asked: Asking) -> Response:
+async def order_enrolments(asked: Asking) -> Response:
     """Order many; one bad item never sinks the rest."""
     asked.require(Action.ENROL)
     items = _items(asked)
@@ -53,7 +53,7 @@ async def order_many(asked: Asking) -> Response:
     responses=refusals(404, 409, 410),
     openapi_extra=takes(schemas.ProofsBody),
 )
-async def prove(asked: Asking, enrolment: Annotated[EnrolmentText, Path()]) -> Response:
+async def prove_enrolment(asked: Asking, enrolment: Annotated[EnrolmentText, Path()]) -> Response:
     """Prove that every key is held; the answer holds the certificates and their receipt."""
     asked.require(Action.ENROL)
     proofs = asked.read(schemas.ProofsBody).proofs
@@ -67,7 +67,7 @@ async def prove(asked: Asking, enrolment: Annotated[EnrolmentText, Path()]) -> R
     responses=refusals(409),
     openapi_extra=takes(schemas.ProofsBatch),
 )
-async def prove_many(asked: Asking) -> Response:
+async def prove_enrolments(asked: Asking) -> Response:
     """Prove many in one commit; one bad item never sinks the rest."""
     asked.require(Action.ENROL)
     items = _items(asked)

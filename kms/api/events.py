@@ -16,7 +16,7 @@ OfTenant = Annotated[schemas.TenantQuery, Query()]
 
 
 @router.get("/v1/events", response_model=answers.EventsAnswer, responses=refusals(404))
-async def events(asked: Asking, query: Annotated[schemas.EventsQuery, Query()]) -> Response:
+async def list_events(asked: Asking, query: Annotated[schemas.EventsQuery, Query()]) -> Response:
     """Events above an index, a page at a time."""
     asked.require(Action.READ_EVENTS)
     found = asked.services.lookup.events(
@@ -32,14 +32,14 @@ async def events(asked: Asking, query: Annotated[schemas.EventsQuery, Query()]) 
 
 
 @router.get("/v1/events/{index}", response_model=answers.EventDocument, responses=refusals(404))
-async def event(asked: Asking, index: Index, query: OfTenant) -> Response:
+async def show_event(asked: Asking, index: Index, query: OfTenant) -> Response:
     """One event."""
     asked.require(Action.READ_EVENTS)
     return answer(documents.event(asked.services.lookup.event(asked.reach(query.tenant), index)))
 
 
 @router.get("/v1/events/{index}/receipt", response_model=answers.Receipt, responses=refusals(404))
-async def receipt(asked: Asking, index: Index, query: OfTenant) -> Response:
+async def show_receipt(asked: Asking, index: Index, query: OfTenant) -> Response:
     """A receipt of one event against the newest signed checkpoint."""
     asked.require(Action.READ_EVENTS)
     return answer(await asked.services.lookup.receipt(asked.reach(query.tenant), index))

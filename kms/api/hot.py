@@ -20,9 +20,9 @@ Handler = Callable[[Asked], Awaitable[Response]]
 
 _PROOFS = re.compile(r"/v1/enrolments/([0-9a-f]{32})/proofs")
 _EXACT: dict[str, Handler] = {
-    "/v1/enrolments": enrolments.order,
-    "/v1/enrolments:batch": enrolments.order_many,
-    "/v1/enrolments:batch-proofs": enrolments.prove_many,
+    "/v1/enrolments": enrolments.order_enrolment,
+    "/v1/enrolments:batch": enrolments.order_enrolments,
+    "/v1/enrolments:batch-proofs": enrolments.prove_enrolments,
 }
 
 
@@ -52,4 +52,6 @@ def _find(path: str) -> tuple[str, Handler] | None:
     match = _PROOFS.fullmatch(path)
     if match is None:
         return None
-    return "/v1/enrolments/{enrolment}/proofs", lambda asked: enrolments.prove(asked, match[1])
+    return "/v1/enrolments/{enrolment}/proofs", lambda asked: enrolments.prove_enrolment(
+        asked, match[1]
+    )

@@ -19,7 +19,7 @@ Epoch = Annotated[str, Path(pattern=r"^(?:current|[1-9][0-9]{0,9})$")]
 
 
 @router.get("/v1/log", response_model=answers.LogAnswer, responses=refusals(404))
-async def log(asked: Asking) -> Response:
+async def show_log(asked: Asking) -> Response:
     """Origin, verifier key and signed size of the current epoch."""
     services = asked.services
     epoch = services.lookup.epoch(None)
@@ -41,7 +41,7 @@ async def log(asked: Asking) -> Response:
         **refusals(404),
     },
 )
-async def entries(asked: Asking, epoch: Epoch, path: str) -> Response:
+async def read_entries(asked: Asking, epoch: Epoch, path: str) -> Response:
     """An entry bundle (C2SP tlog-tiles): every tenant's entries, so for the authority only."""
     asked.require(Action.READ_EVENTS)
     if not asked.caller.across_tenants:

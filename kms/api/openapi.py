@@ -11,9 +11,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from kms.api import schemas
+from kms.api import answer_schemas, schemas
 from kms.api.answer_schemas import ProblemDocument
 from kms.api.handling import IDEMPOTENCY_HEADER
 from kms.api.problems import MEDIA_TYPE, PROBLEMS, TYPE_PREFIX
@@ -23,19 +23,12 @@ _REF = "#/components/schemas/{model}"
 _ALWAYS = (400, 401, 403, 408, 413, 422, 431, 500, 503)
 """Statuses with which any call may be refused."""
 
-_BODIES: tuple[type[BaseModel], ...] = (
-    schemas.EnrolmentBody,
-    schemas.ProofsBody,
-    schemas.EnrolmentBatch,
-    schemas.ProofsBatch,
-    schemas.TenantBody,
-    schemas.PrincipalBody,
-    schemas.TenantOnlyBody,
-    schemas.NothingBody,
-    schemas.CertificateBody,
-    schemas.RevocationBody,
-    ProblemDocument,
-)
+_MODELS = [
+    model
+    for module in (schemas, answer_schemas)
+    for model in vars(module).values()
+    if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
+]
 
 _DESCRIPTION = """Certifies users' and devices' public keys on a public, verifiable record.
 
@@ -98,13 +91,16 @@ def describing(app: FastAPI) -> Callable[[], dict[str, Any]]:
 
 
 def _complete(document: dict[str, Any]) -> dict[str, Any]:
-    modes = [(model, "validation") for model in _BODIES]
-    _, bodies = models_json_schema(modes, ref_template=_REF)  # type: ignore[arg-type]  # literal
+    modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [(item, "validation") for item in _MODELS]
+    _, models = models_json_schema(modes, ref_template=_REF)
     components = document.setdefault("components", {})
-    components.setdefault("schemas", {}).update(bodies["$defs"])
+    # FastAPI's own rendering of the same models drops nulls from examples.
+    components.setdefault("schemas", {}).update(models["$defs"])
     components["securitySchemes"] = {"mutualTLS": {"type": "mutualTLS"}}
     components["parameters"] = {"IdempotencyKey": _idempotency_key()}
     document["security"] = [{"mutualTLS": []}]
+    for operation in (*_operations(document, "get"), *_operations(document, "post")):
+        operation["summary"] = operation["description"].splitlines()[0].rstrip(".")
     for operation in _operations(document, "post"):
         reference = {"$ref": "#/components/parameters/IdempotencyKey"}
         operation.setdefault("parameters", []).append(reference)

@@ -21,7 +21,7 @@ NamedDevice = Annotated[DeviceText, Path(description="Device id.")]
 @router.get(
     "/v1/users/{user}/devices", response_model=answers.DevicesAnswer, responses=refusals(404)
 )
-async def devices(
+async def list_devices(
     asked: Asking, user: NamedUser, query: Annotated[schemas.DevicesQuery, Query()]
 ) -> Response:
     """A user's devices, a page at a time."""
@@ -57,7 +57,7 @@ async def revoke_user(asked: Asking, user: NamedUser) -> Response:
 
 
 @router.get("/v1/devices/{device}", response_model=answers.DeviceDocument, responses=refusals(404))
-async def show(
+async def show_device(
     asked: Asking, device: NamedDevice, query: Annotated[schemas.TenantQuery, Query()]
 ) -> Response:
     """One device."""

@@ -31,7 +31,7 @@ async def add_tenant(asked: Asking) -> Response:
 
 
 @router.get("/v1/tenants", response_model=answers.TenantsAnswer, responses=refusals())
-async def tenants(asked: Asking) -> Response:
+async def list_tenants(asked: Asking) -> Response:
     """All tenants."""
     asked.require(Action.MANAGE_PRINCIPALS)
     found = asked.services.principals.list_tenants()
@@ -58,7 +58,9 @@ async def add_principal(asked: Asking) -> Response:
 
 
 @router.get("/v1/principals", response_model=answers.PrincipalsAnswer, responses=refusals(404))
-async def principals(asked: Asking, query: Annotated[schemas.TenantQuery, Query()]) -> Response:
+async def list_principals(
+    asked: Asking, query: Annotated[schemas.TenantQuery, Query()]
+) -> Response:
     """Principals of one tenant, or of all."""
     asked.require(Action.MANAGE_PRINCIPALS)
     found = asked.services.principals.list_principals(asked.reach(query.tenant))
@@ -71,7 +73,7 @@ async def principals(asked: Asking, query: Annotated[schemas.TenantQuery, Query(
     responses=refusals(404, 409),
     openapi_extra=takes(schemas.TenantOnlyBody, required=False),
 )
-async def disable(asked: Asking, name: Annotated[PrincipalText, Path()]) -> Response:
+async def disable_principal(asked: Asking, name: Annotated[PrincipalText, Path()]) -> Response:
     """Take all rights from a principal, effective at once."""
     asked.require(Action.MANAGE_PRINCIPALS)
     tenant = asked.tenant(asked.read(schemas.TenantOnlyBody).tenant)

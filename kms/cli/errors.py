@@ -16,12 +16,12 @@ import typer
 
 from hsm_drivers.errors import HsmError, PinRefusedError, TokenUnavailableError
 from kms.config import ConfigError
-from kms.home import HomeBusyError
-from kms.pin import PinError
+from kms.processes.home import HomeBusyError
+from kms.processes.pin import PinError
+from kms.processes.signer_process import SignerStartError
 from kms.services.ceremony_plan import PlanError
 from kms.services.errors import KmsError
 from kms.services.ports import LedgerUnavailableError
-from kms.signer_process import SignerStartError
 from kms.tlog.errors import TlogError
 from kms.wire import WireError
 from pki.errors import PkiError

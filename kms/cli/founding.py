@@ -20,7 +20,7 @@ from kms.cli.output import Shown, lines, note, sheet, table
 from kms.config import Environment
 from kms.config_template import write_initial
 from kms.domain.records import Authority, Event
-from kms.pin import obtain_pin
+from kms.processes.pin import obtain_pin
 from kms.services.ceremony_plan import Plan, load_plan
 from kms.settings import Settings, Token
 from kms.wire import EventType, b64

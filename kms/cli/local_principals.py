@@ -25,7 +25,7 @@ from kms.cli.files import PRIVATE, must_be_new, read_small, write
 from kms.cli.output import Shown, lines, table
 from kms.domain.authorisation import Caller
 from kms.domain.records import SYSTEM_TENANT, Principal, Role, Tenant, TenantId
-from kms.pin import obtain_pin
+from kms.processes.pin import obtain_pin
 from kms.services.answers import Answer
 from kms.services.idempotency import Call, call
 from kms.settings import Settings

@@ -3,9 +3,9 @@
 from kms.cli.commands import PinFdOption, local
 from kms.cli.output import Shown, lines
 from kms.logs import configure
-from kms.pin import obtain_pin
+from kms.processes.pin import obtain_pin
+from kms.processes.supervisor import serve as supervise
 from kms.settings import Settings
-from kms.supervisor import serve as supervise
 
 
 @local

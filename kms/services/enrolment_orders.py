@@ -130,7 +130,7 @@ class EnrolmentOrders:
         reads = Reads(self._core.ledger)
         decided = self._decide(reads, request.caller, order)
         record, document = self._reserve(reads, request.caller, decided)
-        spec = AnswerSpec(201, document)
+        spec = AnswerSpec.of(201, document)
         return await self._commit(request, [record], spec)
 
     async def create_many(
@@ -164,7 +164,7 @@ class EnrolmentOrders:
                 records.append(record)
                 results.append({"status": 201, "body": document})
             await asyncio.sleep(0)  # a batch of 1,000 must not hold up everyone else
-        return await self._commit(request, records, AnswerSpec(200, {"results": results}))
+        return await self._commit(request, records, AnswerSpec.of(200, {"results": results}))
 
     def _preload(
         self, reads: Reads, tenant: TenantId, orders: Sequence[EnrolmentOrder | KmsError]

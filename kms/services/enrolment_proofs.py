@@ -117,10 +117,10 @@ class EnrolmentProofs:
         (result,) = results
         if isinstance(result, KmsError):
             raise result
-        return AnswerSpec(201, self._document(result, 0))
+        return AnswerSpec.of(201, self._document(result, 0))
 
     def _batch(self, results: Sequence[Certified | KmsError]) -> AnswerSpec:
-        return AnswerSpec(200, {"results": self._results(results)})
+        return AnswerSpec.of(200, {"results": self._results(results)})
 
     def _results(self, results: Sequence[Certified | KmsError]) -> list[dict[str, Any]]:
         documents = []

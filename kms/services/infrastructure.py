@@ -226,7 +226,7 @@ class Infrastructure:
 
     async def _commit(self, request: Call, made: _Made) -> Answer:
         event = self._event(request.caller, made)
-        spec = AnswerSpec(201, self._document(made, event))
+        spec = AnswerSpec.of(201, self._document(made, event))
         unit = Unit(
             changes=tuple(self._changes(made, event)),
             events=(event,),

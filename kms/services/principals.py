@@ -49,8 +49,12 @@ class Principals:
             raise InputError("not a fully qualified domain name", field="identity_domain")
         event = self._draft(EventType.TENANT_REGISTERED, request.caller, TenantId(tenant), tenant)
         record = Tenant(TenantId(tenant), identity_domain, Standing.ACTIVE, event.event)
-        document = {"tenant": tenant, "identity_domain": identity_domain}
-        return await self._commit(request, [Insert(record)], event, AnswerSpec(201, document))
+        document = {
+            "tenant": tenant,
+            "identity_domain": identity_domain,
+            "receipt": receipt_slot(0),
+        }
+        return await self._commit(request, [Insert(record)], event, AnswerSpec.of(201, document))
 
     async def add_principal(
         self, request: Call, tenant: TenantId, name: str, role: Role, bundles: Sequence[str]
@@ -74,8 +78,9 @@ class Principals:
             "role": role.value,
             "bundles": list(record.bundles),
             "uri": record.uri,
+            "receipt": receipt_slot(0),
         }
-        return await self._commit(request, [Insert(record)], event, AnswerSpec(201, document))
+        return await self._commit(request, [Insert(record)], event, AnswerSpec.of(201, document))
 
     async def disable(self, request: Call, tenant: TenantId, name: str) -> Answer:
         """Take all rights from a principal at once; its certificates stop working.
@@ -88,12 +93,17 @@ class Principals:
             raise NotFoundError("there is no such principal", field="name")
         event = self._draft(EventType.PRINCIPAL_DISABLED, request.caller, tenant, name, stored.role)
         changed = replace(stored, standing=Standing.REVOKED)
-        document = {"tenant": tenant, "name": name, "standing": Standing.REVOKED.value}
+        document = {
+            "tenant": tenant,
+            "name": name,
+            "standing": Standing.REVOKED.value,
+            "receipt": receipt_slot(0),
+        }
         return await self._commit(
             request,
             [Replace(changed, expected=stored)],
             event,
-            AnswerSpec(200, document),
+            AnswerSpec.of(200, document),
             fail_safe=True,
         )
 
@@ -154,7 +164,6 @@ class Principals:
         *,
         fail_safe: bool = False,
     ) -> Answer:
-        spec.document["receipt"] = receipt_slot(0)
         unit = Unit(tuple(changes), (event,), request.record(self._core.clock, spec.encode()))
         outcome = await self._core.sequencer.commit(unit, fail_safe=fail_safe)
         if isinstance(outcome, Conflict):

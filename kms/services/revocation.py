@@ -131,7 +131,7 @@ class Revocation:
             found = target()
             good = [c for c in found.certificates if c.status is CertificateStatus.GOOD]
             events = self._events(request.caller, found, good, reason)
-            spec = AnswerSpec(200, _document(subject, good, len(events), reason))
+            spec = AnswerSpec.of(200, _document(subject, good, len(events), reason))
             unit = Unit(
                 changes=tuple(self._changes(found, good, events, reason)),
                 events=tuple(events),

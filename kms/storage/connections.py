@@ -112,6 +112,9 @@ class Writer:
         except SQLAlchemyError as error:
             self.close()
             raise LedgerUnavailableError(explain(error, self._place), maybe_done=True) from error
+        except BaseException:
+            self.close()
+            raise
 
     def _roll_back(self) -> None:
         if self._connection is None:

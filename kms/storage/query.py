@@ -14,7 +14,7 @@ class Query:
 
     Attributes:
         shape: Of the records asked for.
-        equals: Field to stored value, None, or a list of which any will do (None among them too).
+        equals: Field to stored value, None, or a set of which any will do (None among them too).
         order: Fields to sort by, ties broken by the rest of the primary key.
         descending: Sort downwards.
         limit: At most so many.
@@ -32,7 +32,7 @@ class Query:
         """Whether the row has the wanted values."""
         for name, value in self.equals.items():
             stored = row[self.shape.names.index(name)]
-            if stored not in value if isinstance(value, list) else stored != value:
+            if stored not in value if isinstance(value, frozenset) else stored != value:
                 return False
         return True
 
@@ -88,7 +88,7 @@ def _wanted(shape: Shape[Any], name: str, value: Any) -> Any:
     if shape.field(name).column is Column.JSON:
         raise ValueError(f"{shape.kind.__name__} cannot be found by {name!r}")
     if isinstance(value, tuple):
-        return [shape.value(name, item) for item in value]
+        return frozenset(shape.value(name, item) for item in value)
     return shape.value(name, value)
 
 

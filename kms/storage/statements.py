@@ -182,7 +182,7 @@ def _is(column: ColumnElement[Any]) -> ColumnElement[bool]:
 def _parameters(query: Query) -> dict[str, Any]:
     parameters = {}
     for name, value in query.equals.items():
-        if isinstance(value, list):
+        if isinstance(value, frozenset):
             parameters[f"old_{name}"] = [item for item in value if item is not None]
         elif value is not None:
             parameters[f"old_{name}"] = value
@@ -194,7 +194,7 @@ def _forms(query: Query) -> tuple[tuple[str, str], ...]:
 
 
 def _form(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, frozenset):
         return "any or none" if None in value else "any"
     return "none" if value is None else "one"
 

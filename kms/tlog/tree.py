@@ -27,24 +27,40 @@ def root(size: int, node: NodeReader) -> bytes:
     return _range_hash(0, size, node) if size else EMPTY_ROOT
 
 
-def inclusion_proof(index: int, size: int, node: NodeReader) -> list[bytes]:
+Ranges = dict[tuple[int, int], bytes]
+"""Hashes by begin and end of their range."""
+
+
+def inclusion_proof(
+    index: int, size: int, node: NodeReader, known: Ranges | None = None
+) -> list[bytes]:
     """Audit path of a leaf (RFC 6962 2.1.1), the leaf's sibling first.
+
+    Args:
+        index: Of the leaf.
+        size: Of the tree.
+        node: Reads complete subtrees.
+        known: Filled and used; give the same one for several proofs in the same tree, which share
+            most of their paths.
 
     Raises:
         TreeError: The tree of that size has no such leaf.
     """
     if not 0 <= index < size:
         raise TreeError(f"a tree of {size} leaves has no leaf {index}")
+    known = {} if known is None else known
     path = []
     begin, end = 0, size
     while end - begin > 1:
         split = _split(begin, end)
         if index < split:
-            path.append(_range_hash(split, end, node))
-            end = split
+            sibling, end = (split, end), split
         else:
-            path.append(_range_hash(begin, split, node))
-            begin = split
+            sibling, begin = (begin, split), split
+        found = known.get(sibling)
+        if found is None:
+            found = known[sibling] = _range_hash(*sibling, node)
+        path.append(found)
     path.reverse()
     return path
 

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from kms.cli.doctor.token import mechanisms
 from kms.cli.errors import ExitCode
 from kms.config import load
-from kms.home import home_lock
+from kms.processes.home import home_lock
 from kms.storage.sql import SqlLedger
 from tests.support.cli import Cli
 from tests.support.softhsm import make_token

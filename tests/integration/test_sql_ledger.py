@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,15 +16,23 @@ from kms.domain.records import (
     Certificate,
     CertificateStatus,
     Checkpoint,
+    Crl,
+    Device,
+    Enrolment,
     Event,
     Fingerprint,
     Idempotent,
     OpeningRecord,
+    Principal,
+    Record,
+    Reservation,
 )
 from kms.services.ports import Delete, Insert, LedgerUnavailableError, Placed, Replace, Unit
+from kms.storage import dialect, statements
 from kms.storage.integrity import integrity
 from kms.storage.migrate import check, current, migrate
 from kms.storage.migrate import draft as draft_migration
+from kms.storage.query import query
 from kms.storage.sql import SqlLedger
 from tests.support.ledgers import (
     EPOCH,
@@ -194,6 +203,51 @@ def test_a_commit_without_conflict_is_one_transaction(url: str):
     assert ledger.find(Certificate) == revoked
     assert steps.count("begin") == steps.count("after-commit") == 3
     ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "equals", "options"),
+    [
+        (Certificate, ["authority", "serial"], {"limit": 2}),
+        (Certificate, ["tenant", "serial"], {"limit": 8}),
+        (Certificate, ["sha256"], {}),
+        (Certificate, ["tenant", "user", "status"], {}),
+        (Certificate, ["tenant", "device", "slot", "status"], {}),
+        (Certificate, ["authority", "status"], {}),
+        (Certificate, [], {"order": ("serial",), "after": ("0",), "limit": 100}),
+        (Certificate, ["tenant"], {"order": ("serial",), "limit": 100}),
+        (Certificate, ["tenant"], {"order": ("serial",), "after": ("0",), "limit": 100}),
+        (Checkpoint, ["log"], {"order": ("size",), "descending": True, "limit": 64}),
+        (Crl, ["tenant", "authority"], {"descending": True, "limit": 1}),
+        (Device, ["tenant", "user"], {"order": ("device",), "after": ("d",), "limit": 100}),
+        (Enrolment, ["status"], {}),
+        (Enrolment, ["status"], {"order": ("expires",), "limit": 1000}),
+        (Enrolment, [], {"order": ("expires",), "limit": 1000}),
+        (Event, ["log"], {"after": (1, 5), "limit": 100}),
+        (Event, ["log", "tenant"], {"after": (1, 5), "limit": 100}),
+        (Event, ["tenant", "event"], {"limit": 1}),
+        (Fingerprint, ["tenant", "fingerprint"], {}),
+        (Idempotent, [], {"order": ("created",), "limit": 1000}),
+        (OpeningRecord, ["tenant", "event"], {}),
+        (Principal, ["uri"], {"limit": 2}),
+        (Reservation, [], {"order": ("expires",), "limit": 1000}),
+    ],
+)
+def test_frequent_questions_use_an_index(
+    url: str, kind: type[Record], equals: list[str], options: dict[str, Any]
+):
+    """Neither is a table read from end to end, nor a page sorted out of everything."""
+    asked = query(kind, {name: 1 if name == "log" else "x" for name in equals}, **options)
+    engine = dialect.readers(url)
+    text = str(statements.of(kind).find(asked)[0].compile(engine))
+    with engine.connect() as connection:
+        plan = connection.exec_driver_sql(
+            f"EXPLAIN QUERY PLAN {text}", (1,) * text.count("?")
+        ).all()
+    steps = [row[3] for row in plan]
+    assert all("USING INDEX" in step or "B-TREE" in step for step in steps)
+    if "limit" in options and len(equals) < 2:
+        assert "USE TEMP B-TREE FOR ORDER BY" not in steps
 
 
 def test_the_schema_is_what_the_tables_say(tmp_path: Path):

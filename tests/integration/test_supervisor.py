@@ -21,12 +21,11 @@ from pathlib import Path
 
 import pytest
 
-from kms.accounts import Account, give, separate
 from kms.config import ConfigError, parse
-from kms.pin import Pin, PinError
-from kms.settings import Settings
-from kms.signer_process import SignerStartError
-from kms.supervisor import (
+from kms.processes.accounts import Account, give, separate
+from kms.processes.pin import Pin, PinError
+from kms.processes.signer_process import SignerStartError
+from kms.processes.supervisor import (
     Commands,
     HomeBusyError,
     Supervisor,
@@ -34,6 +33,7 @@ from kms.supervisor import (
     home_lock,
     temporary_signer,
 )
+from kms.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PIN = "4711-geheim"
@@ -366,8 +366,8 @@ sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
 from test_supervisor import FAST, probe
 from kms import logs
 from kms.config import parse
-from kms.pin import obtain_pin
-from kms.supervisor import Commands, serve
+from kms.processes.pin import obtain_pin
+from kms.processes.supervisor import Commands, serve
 logs.configure("supervisor")
 settings = parse(Path({str(home.settings.path)!r}),
     {{"name": "log.test", "public_url": "http://127.0.0.1:8080"}})

@@ -29,7 +29,7 @@ from kms.config import load
 from kms.config_template import write_initial
 from kms.device import Device, Expectations
 from kms.domain.records import Role, TenantId
-from kms.pin import obtain_pin
+from kms.processes.pin import obtain_pin
 from kms.services.ceremony_plan import load_plan
 from kms.settings import Settings
 from kms.storage.migrate import migrate

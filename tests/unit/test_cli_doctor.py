@@ -13,13 +13,13 @@ import pytest
 
 from hsm_drivers.errors import HsmError, KeyNotFoundError
 from hsm_drivers.ports import Head, KeyAttributes, KeyLabel, KeyRecord, Purpose, SignerHealth
-from kms.accounts import DEFAULT_SIGNER
 from kms.cli.doctor import files, machine, processes, token
 from kms.cli.doctor.examination import policy, server_certificate
 from kms.cli.doctor.findings import Finding, Patient, Severity, failed, ok, warning, worst
 from kms.cli.doctor.ledger import LedgerFacts, authorities, clients, expiry, ledger, lists
 from kms.config import parse
 from kms.domain.records import SYSTEM_TENANT, Crl
+from kms.processes.accounts import DEFAULT_SIGNER
 from kms.services.ports import Replace, TreeHead
 from kms.settings import Settings
 from policies.decisions import Protection

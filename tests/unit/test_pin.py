@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kms.config import parse
-from kms.pin import MAX_PIN, Pin, PinError, obtain_pin
+from kms.processes.pin import MAX_PIN, Pin, PinError, obtain_pin
 from kms.settings import Settings
 
 SECRET = "hunter2-☂"

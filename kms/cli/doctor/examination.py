@@ -12,7 +12,7 @@ from kms.cli.doctor.machine import clock, disk, listeners, weak_keys
 from kms.cli.doctor.processes import processes
 from kms.cli.doctor.token import token
 from kms.config import ConfigError
-from kms.home import HomeBusyError, home_lock
+from kms.processes.home import HomeBusyError, home_lock
 from kms.settings import Settings
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kms.accounts import DEFAULT_SIGNER, DEFAULT_WORKER
 from kms.cli.doctor.findings import Finding, Patient, failed, ok, warning
+from kms.processes.accounts import DEFAULT_SIGNER, DEFAULT_WORKER
 from kms.settings import Settings
 
 CHECK = "processes"

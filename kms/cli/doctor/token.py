@@ -10,13 +10,13 @@ from pathlib import Path
 
 from hsm_drivers.errors import HsmError
 from hsm_drivers.ports import Head, KeyAttributes, KeyRecord, SignerHealth
-from kms.accounts import package_root
 from kms.cli.doctor.findings import Finding, Patient, failed, ok, warning
 from kms.cli.doctor.ledger import LedgerFacts
 from kms.config import ConfigError, child_environment
-from kms.pin import Pin, PinError, obtain_pin
+from kms.processes.accounts import package_root
+from kms.processes.pin import Pin, PinError, obtain_pin
+from kms.processes.signer_process import SignerStartError
 from kms.settings import Settings
-from kms.signer_process import SignerStartError
 from policies.decisions import Protection
 
 CHECK = "token"
@@ -79,8 +79,8 @@ def _running(settings: Settings) -> Answers:
 def _own(settings: Settings, pin_fd: int | None) -> Answers:
     """One attempt with the PIN, by a signer of our own."""
     from kms.bootstrap import probe  # noqa: PLC0415 - remote commands start faster
-    from kms.home import home_lock  # noqa: PLC0415 - beside the above
-    from kms.signer_process import temporary_signer  # noqa: PLC0415 - beside the above
+    from kms.processes.home import home_lock  # noqa: PLC0415 - beside the above
+    from kms.processes.signer_process import temporary_signer  # noqa: PLC0415 - beside the above
 
     pin: Pin = obtain_pin(settings, pin_fd=pin_fd)
     try:

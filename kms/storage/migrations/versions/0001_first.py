@@ -55,8 +55,8 @@ def upgrade() -> None:
     op.create_index("ix_certificates_authority_status", "certificates", ["authority", "status"])
     op.create_index("ix_certificates_serial", "certificates", ["serial"])
     op.create_index("ix_certificates_sha256", "certificates", ["sha256"])
-    op.create_index("ix_certificates_tbs_sha256", "certificates", ["tbs_sha256"])
     op.create_index("ix_certificates_tenant_device", "certificates", ["tenant", "device"])
+    op.create_index("ix_certificates_tenant_serial", "certificates", ["tenant", "serial"])
     op.create_index("ix_certificates_tenant_user", "certificates", ["tenant", "user"])
     op.create_table(
         "checkpoints",
@@ -106,6 +106,7 @@ def upgrade() -> None:
         sa.Column("status", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "enrolment", name="pk_enrolments"),
     )
+    op.create_index("ix_enrolments_expires", "enrolments", ["expires"])
     op.create_index("ix_enrolments_status_expires", "enrolments", ["status", "expires"])
     op.create_table(
         "epochs",

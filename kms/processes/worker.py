@@ -19,12 +19,12 @@ from kms.api.server import Listener, capture_server_log, run, serve
 from kms.api.tls import ServerTls
 from kms.bootstrap import open_services, refresh_policy
 from kms.metrics import Metrics
+from kms.processes.tls_keeper import TlsKeeper
 from kms.services.core import INFRASTRUCTURE
 from kms.services.errors import KmsError
 from kms.services.facade import Services
 from kms.services.maintenance import Maintenance
 from kms.settings import Settings
-from kms.tls_keeper import TlsKeeper
 
 RETRY_SECONDS = 1.0
 

@@ -57,7 +57,7 @@ class Separation:
 
 def package_root() -> Path:
     """Directory that the children import the service from: the one this process uses."""
-    return Path(__file__).parents[1]
+    return Path(__file__).parents[2]
 
 
 def separate(settings: Settings, python: str = sys.executable) -> Separation:

@@ -23,12 +23,11 @@ from time import monotonic, sleep
 
 import structlog
 
-from kms.accounts import Separation, separate
-from kms.children import Backoff, Child, ChildState, spawn
-from kms.home import HomeBusyError, home_lock
-from kms.pin import Pin
-from kms.settings import Settings
-from kms.signer_process import (
+from kms.processes.accounts import Separation, separate
+from kms.processes.children import Backoff, Child, ChildState, spawn
+from kms.processes.home import HomeBusyError, home_lock
+from kms.processes.pin import Pin
+from kms.processes.signer_process import (
     BOOTSTRAP,
     SIGNER_COMMAND,
     STOP_GRACE,
@@ -40,6 +39,7 @@ from kms.signer_process import (
     start_signer,
     temporary_signer,
 )
+from kms.settings import Settings
 
 __all__ = [
     "Commands",

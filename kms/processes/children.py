@@ -10,8 +10,8 @@ from time import monotonic
 
 import structlog
 
-from kms.accounts import Account, package_root
 from kms.config import child_environment
+from kms.processes.accounts import Account, package_root
 
 EXIT_PIN_REFUSED = 77
 EXIT_MISCONFIGURED = 78

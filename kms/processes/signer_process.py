@@ -17,10 +17,10 @@ from time import monotonic, sleep
 
 import structlog
 
-from kms.accounts import Account, Separation, separate
-from kms.children import EXIT_PIN_REFUSED, spawn
 from kms.config import ConfigError
-from kms.pin import Pin, PinError
+from kms.processes.accounts import Account, Separation, separate
+from kms.processes.children import EXIT_PIN_REFUSED, spawn
+from kms.processes.pin import Pin, PinError
 from kms.settings import Settings
 
 BACKLOG = 512
