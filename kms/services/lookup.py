@@ -1,7 +1,7 @@
 """Reading: certificates, devices, events. Nothing is shown that no signed checkpoint covers."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from kms.domain.records import (
     Certificate,
@@ -16,6 +16,7 @@ from kms.domain.records import (
     OpeningRecord,
     Serial,
     TenantId,
+    User,
     UserId,
 )
 from kms.services.answers import receipt_document
@@ -25,6 +26,20 @@ from kms.tlog.tiles import TILE_WIDTH, encode_entries
 
 PAGE = 100
 """Most records in one answer."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Part of a listing: what may be shown of it, and where the next part begins.
+
+    `after` is None at the end. It is the place of the last record read, shown or not, so that one
+    that may not be shown does not end the listing early.
+    """
+
+    items: list[T]
+    after: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +78,7 @@ class Lookup:
         status: CertificateStatus | None = None,
         after: str | None = None,
         limit: int = PAGE,
-    ) -> list[Certificate]:
+    ) -> Page[Certificate]:
         """Released certificates by owner, by serial upwards from `after`."""
         wanted: dict[str, Any] = {
             "tenant": tenant,
@@ -79,12 +94,19 @@ class Lookup:
             limit=min(limit, PAGE),
             **{name: value for name, value in wanted.items() if value is not None},
         )
-        return [r for r in records if r.der and self._released(r.tenant, r.event)]
+        shown = [r for r in records if r.der and self._released(r.tenant, r.event)]
+        return Page(shown, records[-1].serial if len(records) == min(limit, PAGE) else None)
 
     def devices(
         self, tenant: TenantId, user: UserId, *, after: str | None = None, limit: int = PAGE
-    ) -> list[Device]:
-        """A user's devices, by device id."""
+    ) -> Page[Device]:
+        """A user's devices, by device id.
+
+        Raises:
+            NotFoundError: No such user in reach.
+        """
+        if self._core.ledger.get(User, tenant, user) is None:
+            raise NotFoundError("there is no such user", field="user")
         records = self._core.ledger.find(
             Device,
             tenant=tenant,
@@ -93,7 +115,8 @@ class Lookup:
             after=None if after is None else (after,),
             limit=min(limit, PAGE),
         )
-        return [record for record in records if self._released(tenant, record.event)]
+        shown = [record for record in records if self._released(tenant, record.event)]
+        return Page(shown, records[-1].device if len(records) == min(limit, PAGE) else None)
 
     def device(self, tenant: TenantId, device: DeviceId) -> Device:
         """One device.
@@ -108,16 +131,18 @@ class Lookup:
 
     def events(
         self, tenant: TenantId | None, *, after: int = -1, limit: int = PAGE
-    ) -> list[SeenEvent]:
+    ) -> Page[SeenEvent]:
         """Events of the current epoch above an index, with the openings that still exist."""
         head = self._core.ledger.head()
         if head is None:
-            return []
+            return Page([])
         where: dict[str, Any] = {} if tenant is None else {"tenant": tenant}
         records = self._core.ledger.find(
             Event, log=head.log, after=(head.log, after), limit=min(limit, PAGE), **where
         )
-        return [self._seen(r) for r in records if r.index < self._core.sequencer.signed_size]
+        shown = [self._seen(r) for r in records if r.index < self._core.sequencer.signed_size]
+        more = len(records) == min(limit, PAGE) and len(shown) == len(records)
+        return Page(shown, records[-1].index if more else None)
 
     def event(self, tenant: TenantId | None, index: int) -> SeenEvent:
         """One event by index.
