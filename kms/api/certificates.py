@@ -52,11 +52,10 @@ async def list_certificates(
         limit=query.limit,
     )
     core = asked.services.core
-    full = len(found) == query.limit
     return answer(
         {
-            "certificates": [documents.certificate(core, record) for record in found],
-            "next": found[-1].serial if full else None,
+            "certificates": [documents.certificate(core, record) for record in found.items],
+            "next": found.after,
         }
     )
 

@@ -22,11 +22,10 @@ async def list_events(asked: Asking, query: Annotated[schemas.EventsQuery, Query
     found = asked.services.lookup.events(
         asked.reach(query.tenant), after=query.after, limit=query.limit
     )
-    full = len(found) == query.limit
     return answer(
         {
-            "events": [documents.event(seen) for seen in found],
-            "next": found[-1].event.index if full else None,
+            "events": [documents.event(seen) for seen in found.items],
+            "next": found.after,
         }
     )
 

@@ -11,7 +11,6 @@ from kms.api.openapi import refusals, takes
 from kms.api.validation import DeviceText, UserText
 from kms.domain.authorisation import Action
 from kms.domain.records import DeviceId, UserId
-from kms.services.errors import NotFoundError
 
 router = APIRouter(tags=["people"])
 NamedUser = Annotated[UserText, Path(description="User id.")]
@@ -29,13 +28,10 @@ async def list_devices(
     found = asked.services.lookup.devices(
         asked.tenant(query.tenant), UserId(user), after=query.after, limit=query.limit
     )
-    if not found and query.after is None:  # a user is known by the devices enrolled
-        raise NotFoundError("there is no such user", field="user")
-    full = len(found) == query.limit
     return answer(
         {
-            "devices": [documents.device(record) for record in found],
-            "next": found[-1].device if full else None,
+            "devices": [documents.device(record) for record in found.items],
+            "next": found.after,
         }
     )
 

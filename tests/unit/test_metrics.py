@@ -1,0 +1,119 @@
+"""Metrics: well named, fed by every observer, and closed to whoever would make series."""
+
+import re
+from collections.abc import Iterable
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kms.api.observing import HttpObserver
+from kms.metrics import Metrics
+from kms.services.observing import Observer
+
+LABELS = {
+    "listener",
+    "method",
+    "route",
+    "status",
+    "problem",
+    "outcome",
+    "profile",
+    "algorithm",
+    "kind",
+    "authority",
+    "le",
+}
+
+
+def fed() -> Metrics:
+    metrics = Metrics()
+    use_cases: Observer = metrics
+    http: HttpObserver = metrics
+    http.request_began("api")
+    http.request_ended("api", "GET", "/v1/log", 200, 0.01)
+    use_cases.committed(3, 5, 0.002)
+    use_cases.signed_head(7, 0.001)
+    use_cases.signed(3, 0.004, "ok")
+    use_cases.signed(1, 0.004, "token-unavailable")
+    use_cases.issued("device-identity", "ECDSA-P256")
+    use_cases.revoked("user", 4)
+    use_cases.refused("weak-key")
+    use_cases.crl_published("people", 9, 4, 1_700_000_000.0)
+    use_cases.orphans(1)
+    return metrics
+
+
+def families(metrics: Metrics) -> Iterable[Metric]:
+    text = generate_latest(metrics.registry).decode()
+    return [
+        family
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("kms_") and not family.name.endswith("_created")
+    ]
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    found = metrics.registry.get_sample_value(name, labels)
+    assert found is not None, (name, labels)
+    return found
+
+
+def test_every_observation_shows():
+    metrics = fed()
+    assert value(metrics, "kms_http_requests_in_flight", listener="api") == 0
+    assert (
+        value(
+            metrics,
+            "kms_http_request_duration_seconds_count",
+            listener="api",
+            method="GET",
+            route="/v1/log",
+            status="200",
+        )
+        == 1
+    )
+    assert value(metrics, "kms_commit_batch_units_sum") == 3
+    assert value(metrics, "kms_log_events_total") == 5
+    assert value(metrics, "kms_checkpoint_duration_seconds_count") == 1
+    assert value(metrics, "kms_signer_statements_total", outcome="ok") == 3
+    assert value(metrics, "kms_signer_statements_total", outcome="token-unavailable") == 1
+    assert value(metrics, "kms_refusals_total", problem="weak-key") == 1
+    assert value(metrics, "kms_certificates_revoked_total", kind="user") == 4
+    assert value(metrics, "kms_crl_number", authority="people") == 9
+    assert value(metrics, "kms_crl_this_update_timestamp_seconds", authority="people") > 1e9
+    assert value(metrics, "kms_orphans_total") == 1
+    issued = {"profile": "device-identity", "algorithm": "ECDSA-P256"}
+    assert value(metrics, "kms_certificates_issued_total", **issued) == 1
+
+
+def test_names_and_units_follow_the_conventions():
+    """As `promtool check metrics` does: counters end in _total, base units, help, no bad suffix."""
+    for family in families(fed()):
+        assert re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", family.name)
+        assert family.documentation.endswith(".")
+        if family.type == "counter":
+            assert all(sample.name.endswith(("_total", "_created")) for sample in family.samples), (
+                family.name
+            )
+        else:
+            assert not family.name.endswith(("_total", "_count", "_sum", "_bucket", "_info"))
+        assert not re.search(r"(milliseconds|_ms|minutes|hours|kilobytes)", family.name)
+        if family.type == "histogram" and "duration" in family.name:
+            assert family.name.endswith("_seconds")
+
+
+def test_labels_come_from_a_closed_list():
+    for family in families(fed()):
+        for sample in family.samples:
+            assert set(sample.labels) <= LABELS
+
+
+def test_two_workers_metrics_do_not_collide():
+    assert Metrics().registry is not Metrics().registry
+
+
+@pytest.mark.parametrize("name", ["user", "device", "tenant", "serial", "principal"])
+def test_nothing_personal_can_be_a_label(name: str):
+    assert name not in LABELS
