@@ -37,12 +37,12 @@ from kms.domain.records import (
     User,
     UserId,
 )
-from kms.home import home_lock
-from kms.pin import obtain_pin
+from kms.processes.home import home_lock
+from kms.processes.pin import obtain_pin
+from kms.processes.signer_process import temporary_signer
 from kms.services.events import EventFactory
 from kms.services.ports import EventDraft, Insert, Placed, Replace, Unit
 from kms.services.system import SystemIds
-from kms.signer_process import temporary_signer
 from kms.storage.migrate import migrate
 from kms.storage.sql import SqlLedger
 from kms.wire import Committed, EnrolmentPurpose, EventType, LeafCertificate, b64

@@ -114,8 +114,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     from kms.bootstrap import probe  # noqa: PLC0415 - the worker needs none of this
     from kms.config import load  # noqa: PLC0415 - as above
     from kms.logs import configure  # noqa: PLC0415 - as above
-    from kms.pin import obtain_pin  # noqa: PLC0415 - as above
-    from kms.supervisor import Commands, serve  # noqa: PLC0415 - as above
+    from kms.processes.pin import obtain_pin  # noqa: PLC0415 - as above
+    from kms.processes.supervisor import Commands, serve  # noqa: PLC0415 - as above
 
     configure("supervisor")
     settings = load(arguments.home / "kms.toml")
