@@ -153,7 +153,7 @@ def client_settings(
     key: Path | None = None,
     trust: Path | None = None,
 ) -> ClientSettings:
-    """Each value from its argument, else its environment variable, else the home's layout.
+    """Each value from its argument, else a given home, else the environment, else KMS_HOME.
 
     Args:
         home: Where `kms.toml`, `trust.pem` and `clients/<client>.pem|.key` lie.
@@ -167,12 +167,16 @@ def client_settings(
         ConfigError: A value is missing everywhere, or a file is.
     """
     env = Environment()
-    layout = _home_layout(home or env.home, client)
+    near, far = _home_layout(home, client), _home_layout(env.home, client)
+
+    def choose(name: str, given: str | Path | None, set_: str | Path | None) -> str:
+        return _first(name, given, near.get(name), set_, far.get(name))
+
     found = ClientSettings(
-        server=_first("server", server, env.server, layout.get("server")),
-        cert=Path(_first("cert", cert, env.cert, layout.get("cert"))),
-        key=Path(_first("key", key, env.key, layout.get("key"))),
-        trust=Path(_first("trust", trust, env.trust, layout.get("trust"))),
+        server=choose("server", server, env.server),
+        cert=Path(choose("cert", cert, env.cert)),
+        key=Path(choose("key", key, env.key)),
+        trust=Path(choose("trust", trust, env.trust)),
     )
     for path in (found.cert, found.key, found.trust):
         if not path.is_file():

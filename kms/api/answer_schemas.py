@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kms.api import examples
 from kms.domain.records import CertificateStatus, Reason, Role, Standing
 from kms.services.errors import Retry
 from kms.wire import Committed, EventType
@@ -23,116 +24,10 @@ def _shown(example: dict[str, Any]) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [example]})
 
 
-_TIMES: dict[str, Any] = {
-    "not_before": "2026-03-01T07:55:00Z",
-    "not_after": "2027-03-01T07:55:00Z",
-}
-_SERIAL = "5f0c1f0e6f0b4a529a650f6f0f6f2c11"
-_DER = "MIIB..."
-_RECEIPT: dict[str, Any] = {
-    "status": "final",
-    "log": 1,
-    "index": 41,
-    "text": "c2sp.org/tlog-proof@v1\nindex 41\n...",
-}
-_OPENING: dict[str, Any] = {
-    "field": "user",
-    "tenant": "interior",
-    "value": "alice@interior.example",
-    "opening": "q83v...",
-}
-_ENROLMENT: dict[str, Any] = {
-    "enrolment": "8f14e45fceea167a5a36dedd4bea2543",
-    "expires": "2026-03-01T08:10:00Z",
-    "transcript": "eyJh...",
-    "policy": {"hash": "9c56...", "rules": {"identity": "identity-elliptic"}},
-    "challenges": {},
-}
-_CERTIFIED: dict[str, Any] = {
-    "enrolment": "8f14e45fceea167a5a36dedd4bea2543",
-    "user": "alice@interior.example",
-    "device": "phone-1",
-    "certificates": [
-        {
-            "slot": "identity",
-            "profile": "device-identity",
-            "serial": _SERIAL,
-            **_TIMES,
-            "certificate": _DER,
-        }
-    ],
-    "chain": [_DER, _DER],
-    "receipt": _RECEIPT,
-    "leaf": "eyJh...",
-    "openings": [_OPENING],
-}
-_PRINCIPAL: dict[str, Any] = {
-    "tenant": "interior",
-    "name": "matrix-1",
-    "role": "messaging-server",
-    "bundles": ["device"],
-    "uri": "https://id.interior.example/principals/matrix-1",
-}
-_CRL: dict[str, Any] = {
-    "number": 7,
-    "this_update": "2026-03-01T08:00:00Z",
-    "next_update": "2026-03-02T08:00:00Z",
-    "entries": 3,
-}
-_PROBLEM: dict[str, Any] = {
-    "type": "urn:sovereign-kms:problem:weak-key",
-    "title": "The public key is weak",
-    "status": 422,
-    "detail": "the RSA modulus shares a factor with that of another key",
-    "retry": "never",
-    "field": "slots[0].public_key",
-}
-_CERTIFICATE: dict[str, Any] = {
-    "tenant": "interior",
-    "authority": "people",
-    "serial": _SERIAL,
-    "profile": "device-identity",
-    "algorithm": "ECDSA-P256",
-    "user": "alice@interior.example",
-    "device": "phone-1",
-    "slot": "identity",
-    "principal": None,
-    **_TIMES,
-    "status": "revoked",
-    "revoked_at": "2026-04-01T10:00:00Z",
-    "reason": "key-compromise",
-    "sha256": "0b9c...",
-    "certificate": _DER,
-    "index": 41,
-}
-_DEVICE: dict[str, Any] = {
-    "user": "alice@interior.example",
-    "device": "phone-1",
-    "bundle": "device",
-    "standing": "active",
-}
-_EVENT: dict[str, Any] = {
-    "index": 41,
-    "event": "6f1ed002ab5595859014ebf0951522d9",
-    "type": "device.enrolled",
-    "time": "2026-03-01T08:00:00Z",
-    "leaf": "eyJh...",
-    "openings": [_OPENING],
-}
-_AUTHORITY: dict[str, Any] = {
-    "name": "people",
-    "generation": 1,
-    "algorithm": "ECDSA-P256",
-    "issuer": "root",
-    "certificate": _DER,
-    "crl": _CRL,
-}
-
-
 class ProblemDocument(Document):
     """Why a request was refused (RFC 9457); `docs/problems.md` lists every type."""
 
-    model_config = _shown(_PROBLEM)
+    model_config = _shown(examples.PROBLEM)
 
     type: str = Field(pattern=r"^urn:sovereign-kms:problem:[a-z-]+$")
     title: str
@@ -145,7 +40,7 @@ class ProblemDocument(Document):
 class Receipt(Document):
     """Proof that an event is in the log; `text` is a C2SP tlog-proof."""
 
-    model_config = _shown(_RECEIPT)
+    model_config = _shown(examples.RECEIPT)
 
     status: Literal["final", "pending"]
     log: int
@@ -172,7 +67,7 @@ class PolicyReference(Document):
 class EnrolmentAnswer(Document):
     """A reserved enrolment: what the device has to prove."""
 
-    model_config = _shown(_ENROLMENT)
+    model_config = _shown(examples.ENROLMENT)
 
     enrolment: str
     expires: Time
@@ -195,7 +90,7 @@ class SlotCertificate(Document):
 class CertifiedAnswer(Document):
     """A certified device, with all it needs to check that offline."""
 
-    model_config = _shown(_CERTIFIED)
+    model_config = _shown(examples.CERTIFIED)
 
     enrolment: str
     user: str
@@ -234,8 +129,8 @@ class EnrolmentBatchAnswer(Document):
     model_config = _shown(
         {
             "results": [
-                {"status": 201, "body": _ENROLMENT},
-                {"status": 422, "problem": _PROBLEM},
+                {"status": 201, "body": examples.ENROLMENT},
+                {"status": 422, "problem": examples.PROBLEM},
             ]
         }
     )
@@ -249,8 +144,8 @@ class CertifiedBatchAnswer(Document):
     model_config = _shown(
         {
             "results": [
-                {"status": 201, "body": _CERTIFIED},
-                {"status": 422, "problem": _PROBLEM},
+                {"status": 201, "body": examples.CERTIFIED},
+                {"status": 422, "problem": examples.PROBLEM},
             ]
         }
     )
@@ -288,7 +183,11 @@ class TenantAnswer(Document):
     """A tenant just registered."""
 
     model_config = _shown(
-        {"tenant": "interior", "identity_domain": "id.interior.example", "receipt": _RECEIPT}
+        {
+            "tenant": "interior",
+            "identity_domain": "id.interior.example",
+            "receipt": examples.RECEIPT,
+        }
     )
 
     tenant: str
@@ -310,7 +209,7 @@ class PrincipalDocument(Document):
 class PrincipalsAnswer(Document):
     """Principals in reach."""
 
-    model_config = _shown({"principals": [{**_PRINCIPAL, "standing": "active"}]})
+    model_config = _shown({"principals": [{**examples.PRINCIPAL, "standing": "active"}]})
 
     principals: list[PrincipalDocument]
 
@@ -318,7 +217,7 @@ class PrincipalsAnswer(Document):
 class PrincipalAnswer(Document):
     """A principal just registered."""
 
-    model_config = _shown({**_PRINCIPAL, "receipt": _RECEIPT})
+    model_config = _shown({**examples.PRINCIPAL, "receipt": examples.RECEIPT})
 
     tenant: str
     name: str
@@ -332,7 +231,12 @@ class DisabledAnswer(Document):
     """A principal just disabled."""
 
     model_config = _shown(
-        {"tenant": "interior", "name": "matrix-1", "standing": "revoked", "receipt": _RECEIPT}
+        {
+            "tenant": "interior",
+            "name": "matrix-1",
+            "standing": "revoked",
+            "receipt": examples.RECEIPT,
+        }
     )
 
     tenant: str
@@ -349,13 +253,13 @@ class IssuedAnswer(Document):
             "tenant": "interior",
             "name": "matrix-1",
             "profile": "messaging-server",
-            "serial": _SERIAL,
-            **_TIMES,
-            "certificate": _DER,
-            "chain": [_DER, _DER],
-            "receipt": _RECEIPT,
+            "serial": examples.SERIAL,
+            **examples.TIMES,
+            "certificate": examples.DER,
+            "chain": [examples.DER, examples.DER],
+            "receipt": examples.RECEIPT,
             "leaf": "eyJh...",
-            "openings": [_OPENING],
+            "openings": [examples.OPENING],
         }
     )
 
@@ -375,7 +279,7 @@ class IssuedAnswer(Document):
 class CertificateDocument(Document):
     """A certificate; `index` is that of the event that issued it."""
 
-    model_config = _shown(_CERTIFICATE)
+    model_config = _shown(examples.CERTIFICATE)
 
     tenant: str
     authority: str
@@ -399,7 +303,7 @@ class CertificateDocument(Document):
 class CertificatesAnswer(Document):
     """A page of certificates, by serial."""
 
-    model_config = _shown({"certificates": [_CERTIFICATE], "next": None})
+    model_config = _shown({"certificates": [examples.CERTIFICATE], "next": None})
 
     certificates: list[CertificateDocument]
     next: str | None = Field(description="Give it as `after` for the next page.")
@@ -422,10 +326,15 @@ class RevocationAnswer(Document):
             "user": "alice@interior.example",
             "reason": "affiliation-changed",
             "revoked": [
-                {"authority": "people", "serial": _SERIAL, "device": "phone-1", "slot": "identity"}
+                {
+                    "authority": "people",
+                    "serial": examples.SERIAL,
+                    "device": "phone-1",
+                    "slot": "identity",
+                }
             ],
-            "receipt": _RECEIPT,
-            "receipts": [_RECEIPT],
+            "receipt": examples.RECEIPT,
+            "receipts": [examples.RECEIPT],
         }
     )
 
@@ -441,7 +350,7 @@ class RevocationAnswer(Document):
 class DeviceDocument(Document):
     """A device."""
 
-    model_config = _shown(_DEVICE)
+    model_config = _shown(examples.DEVICE)
 
     user: str
     device: str
@@ -452,7 +361,7 @@ class DeviceDocument(Document):
 class DevicesAnswer(Document):
     """A page of a user's devices, by device id."""
 
-    model_config = _shown({"devices": [_DEVICE], "next": None})
+    model_config = _shown({"devices": [examples.DEVICE], "next": None})
 
     devices: list[DeviceDocument]
     next: str | None = Field(description="Give it as `after` for the next page.")
@@ -461,7 +370,7 @@ class DevicesAnswer(Document):
 class EventDocument(Document):
     """An event; `leaf` holds its exact bytes."""
 
-    model_config = _shown(_EVENT)
+    model_config = _shown(examples.EVENT)
 
     index: int
     event: str
@@ -474,7 +383,7 @@ class EventDocument(Document):
 class EventsAnswer(Document):
     """A page of events, by index."""
 
-    model_config = _shown({"events": [_EVENT], "next": 41})
+    model_config = _shown({"events": [examples.EVENT], "next": 41})
 
     events: list[EventDocument]
     next: int | None = Field(description="Give it as `after` for the next page.")
@@ -521,7 +430,7 @@ class AuthorityDocument(Document):
 class AuthoritiesAnswer(Document):
     """All authorities, the root first."""
 
-    model_config = _shown({"authorities": [_AUTHORITY]})
+    model_config = _shown({"authorities": [examples.AUTHORITY]})
 
     authorities: list[AuthorityDocument]
 
@@ -529,7 +438,7 @@ class AuthoritiesAnswer(Document):
 class CrlAnswer(Document):
     """A CRL just published."""
 
-    model_config = _shown({"authority": "people", **_CRL})
+    model_config = _shown({"authority": "people", **examples.CRL})
 
     authority: str
     number: int

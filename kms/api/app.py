@@ -31,7 +31,7 @@ from kms.services.facade import Services
 from kms.services.ports import LedgerUnavailableError
 
 LISTENER = "api"
-_FAMILIES = (enrolments, certificates, people, principals, events, log, authorities)
+FAMILIES = (enrolments, certificates, people, principals, events, log, authorities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def create_routes(services: Services) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
-    for family in _FAMILIES:
+    for family in FAMILIES:
         app.include_router(family.router)
     app.openapi = describing(app)  # type: ignore[method-assign]  # the documented way
     _answer_errors(app, services.core.observer.refused)

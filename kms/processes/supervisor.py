@@ -148,6 +148,7 @@ class Supervisor:
         self._told = ""
         self._last_step = 0.0
         run = settings.run_dir
+        self._state_path = run / "state.json"
         self._signer = Child("signer", self._run_signer, run / "signer.pid", self._timing.backoff())
         self._worker = Child("worker", self._run_worker, run / "worker.pid", self._timing.backoff())
 
@@ -165,6 +166,8 @@ class Supervisor:
         """
         pid_file = self._settings.run_dir / "supervisor.pid"
         with home_lock(self._settings):
+            # A killed supervisor's last word must not pass for this one's.
+            self._state_path.unlink(missing_ok=True)
             self._separation = separate(self._settings, self._commands.worker[0])
             self._socket = SignerSocket(self._settings.signer_socket, self._separation.worker)
             try:
@@ -260,7 +263,7 @@ class Supervisor:
             }
         )
         if text != self._told:
-            path = self._settings.run_dir / "state.json"
+            path = self._state_path
             path.with_suffix(".new").write_text(text + "\n", encoding="utf-8")
             path.with_suffix(".new").replace(path)
             self._told = text

@@ -31,7 +31,7 @@ LAYOUT = (
     r"log\.vkey",
     r"events/(0|[1-9][0-9]*)\.json",
     r"openings\.json",
-    r"token/(softhsm2\.conf|pin|so-pin|keys\.json)",
+    r"softhsm2\.conf|pin|keys\.json|token/so-pin",
     r"token/tokens/.+",
     r"summary\.json",
 )
@@ -165,14 +165,16 @@ def pkilint(tool: str, options: list[str], paths: list[Path]) -> None:
 
 
 def test_pkcs11_tool_confirms_the_keys(demonstration: Path, tmp_path: Path):
-    token = demonstration / "token"
-    env = {"SOFTHSM2_CONF": str(token / "softhsm2.conf"), "PIN": (token / "pin").read_text()}
+    env = {
+        "SOFTHSM2_CONF": str(demonstration / "softhsm2.conf"),
+        "PIN": (demonstration / "pin").read_text(),
+    }
     tool = ("pkcs11-tool", "--module", MODULE, "--token-label", "kms-demo")
     code, said = run(*tool, "--login", "--pin", "env:PIN", "--list-objects", env=env)
     assert code == 0, said
     blocks = [b for b in re.split(r"\n(?=\S)", said) if "Key Object" in b]
     private = {block_value(b, "ID"): b for b in blocks if b.startswith("Private Key")}
-    known = {entry["id"]: entry for entry in json.loads((token / "keys.json").read_text())}
+    known = {entry["id"]: entry for entry in json.loads((demonstration / "keys.json").read_text())}
     assert private.keys() == known.keys()
     assert {entry["label"] for entry in known.values()} == {
         "log-1",
@@ -208,7 +210,7 @@ def test_the_layout_is_the_documented_one(demonstration: Path):
 
 def test_secrets_are_for_their_owner_alone(demonstration: Path):
     home, state = service_home(demonstration), signer_state(demonstration)
-    private = [demonstration / "token" / name for name in ("pin", "so-pin")]
+    private = [demonstration / "pin", demonstration / "token" / "so-pin"]
     private += [demonstration / "openings.json", home / "data" / "ledger.db"]
     private += [*home.glob("clients/*.key"), *home.glob("tls/*.key"), *files(state)]
     private += files(demonstration / "token" / "tokens")
@@ -239,12 +241,11 @@ def test_no_private_key_of_a_device_is_anywhere(demonstration: Path):
 
 
 def test_its_pins_are_nowhere_else(demonstration: Path):
-    token = demonstration / "token"
-    for name in ("pin", "so-pin"):
-        pin = (token / name).read_bytes().strip()
+    for home in (demonstration / "pin", demonstration / "token" / "so-pin"):
+        pin = home.read_bytes().strip()
         assert len(pin) >= 16
         found = files(demonstration, service_home(demonstration), signer_state(demonstration))
-        assert [path for path in found if pin in path.read_bytes()] == [token / name]
+        assert [path for path in found if pin in path.read_bytes()] == [home]
 
 
 def test_its_service_runs_again_and_the_worker_has_no_module(demonstration: Path, folder: Path):

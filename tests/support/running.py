@@ -343,12 +343,17 @@ def running_elsewhere(home: Path, root: Path) -> Iterator[Service]:
     """A service on a copy of a home that something else than `prepare` made, token included."""
     token = load(home / "kms.toml").token
     assert token.directory is not None
+    assert token.pin_file is not None
     made = Home(root)
     for old, new in ((home, made.path), (token.directory.parent, made.token)):
         shutil.copytree(old, new)
+    conf = Path(token.environment["SOFTHSM2_CONF"])
+    beside = {conf: made.token / "softhsm2.conf", token.pin_file: made.token / "pin"}
+    for old, new in beside.items():
+        shutil.copy2(old, new)
     shutil.copytree(home.with_name(f"{home.name}-signer"), made.signer_state)
     root.chmod(0o711)
-    made.replace({token.directory.parent: made.token})
+    made.replace({**beside, token.directory.parent: made.token})
     with running(made) as service:
         yield service
 

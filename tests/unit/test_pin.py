@@ -17,7 +17,7 @@ SECRET = "hunter2-☂"
 
 
 def settings(**token: Any) -> Settings:
-    values = {"name": "log.test", "public_url": "http://x", "token": token}
+    values = {"name": "log.test", "public_url": "http://127.0.0.1:8080", "token": token}
     return parse(Path("/srv/kms/kms.toml"), values)
 
 

@@ -43,8 +43,18 @@ class Place:
 
     @property
     def token(self) -> Path:
-        """Configuration, PIN and files of the token."""
+        """Files of the token."""
         return self.record / "token"
+
+    @property
+    def pin(self) -> Path:
+        """The user PIN, 0600."""
+        return self.record / "pin"
+
+    @property
+    def conf(self) -> Path:
+        """SoftHSM2's configuration."""
+        return self.record / "softhsm2.conf"
 
     @property
     def signer_state(self) -> Path:
@@ -113,6 +123,8 @@ def make_token(place: Place, module: Path) -> None:
         raise SurroundingsError(done.stderr.strip())
     if done.returncode != 0:
         raise DemoError(f"no token could be made: {done.stderr.strip()}")
+    for path in (place.pin, place.conf):  # a record's layout has them beside the token
+        (place.token / path.name).rename(path)
 
 
 def _script() -> Path:

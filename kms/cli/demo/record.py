@@ -37,7 +37,7 @@ def write_principals(record: Path, certificates: Iterable[Mapping[str, Any]]) ->
     return count
 
 
-def write_keys(token: Path, keys: Iterable[Mapping[str, Any]]) -> None:
+def write_keys(record: Path, keys: Iterable[Mapping[str, Any]]) -> None:
     """What the ceremony read back from the token of each key."""
     documents = [
         {
@@ -50,7 +50,7 @@ def write_keys(token: Path, keys: Iterable[Mapping[str, Any]]) -> None:
         }
         for key in keys
     ]
-    write_json(token / "keys.json", documents)
+    write_json(record / "keys.json", documents)
 
 
 def summary(

@@ -69,8 +69,8 @@ def _found(kms: Kms, outcome: Outcome, module: Path) -> None:
     place.make_token(here, module)
     kms.local(
         *("init", "--name", LOG_NAME, "--public-url", f"http://127.0.0.1:{ports.public}"),
-        *("--token-label", place.TOKEN_LABEL, "--pin-file", str(here.token / "pin")),
-        *("--module", str(module), "--softhsm-conf", str(here.token / "softhsm2.conf")),
+        *("--token-label", place.TOKEN_LABEL, "--pin-file", str(here.pin)),
+        *("--module", str(module), "--softhsm-conf", str(here.conf)),
         *("--api", f"127.0.0.1:{ports.api}", "--public", f"127.0.0.1:{ports.public}"),
         # An address alone: linters take a bare `localhost` for a malformed domain name.
         *("--operator", f"127.0.0.1:{ports.operator}", "--server-name", "127.0.0.1"),
@@ -79,7 +79,7 @@ def _found(kms: Kms, outcome: Outcome, module: Path) -> None:
     outcome.ceremony = kms.local("authority", "ceremony", *named, "--yes")
     for key in outcome.ceremony["keys"]:
         say(f"  key {key['label']} ({key['algorithm']}) was born on the token and cannot leave it")
-    record.write_keys(here.token, outcome.ceremony["keys"])
+    record.write_keys(here.record, outcome.ceremony["keys"])
     kms.local("principal", "dev-clients")
 
 
