@@ -93,9 +93,11 @@ class SignerCore:
     def health(self) -> SignerHealth:
         """Ask the token for random bytes and for every recorded public key."""
         ready, detail = True, self._state.notice or "the token answers"
+        lacking: tuple[str, ...] = ()
         try:
             self._driver.random(16)
             self._compare_keys()
+            lacking = self._lacking()
         except HsmError as error:
             ready, detail = False, str(error)
         return SignerHealth(
@@ -104,7 +106,13 @@ class SignerCore:
             detail=detail,
             counter=self._state.journal.counter,
             heads=self._state.heads(),
+            lacking=lacking,
         )
+
+    def _lacking(self) -> tuple[str, ...]:
+        names = sorted({record.algorithm for record in self._state.records()})
+        needs = {name: self._driver.lacking(name) for name in names}
+        return tuple(f"{name} needs {', '.join(them)}" for name, them in needs.items() if them)
 
     def generate(self, spec: KeySpec) -> KeyRecord:
         """Make a key and keep its record for good.

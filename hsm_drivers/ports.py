@@ -148,13 +148,22 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class SignerHealth:
-    """State of the signer and its token, measured by a round trip to the token."""
+    """State of the signer and its token, measured by a round trip to the token.
+
+    Attributes:
+        ready: Whether the token answers and holds the recorded keys.
+        detail: The same as a sentence.
+        counter: Entries in the journal.
+        heads: Last head signed, per log origin.
+        lacking: What recorded keys need and the token does not offer, a sentence each.
+    """
 
     token: str
     ready: bool
     detail: str
     counter: int
     heads: tuple[Head, ...] = field(default=())
+    lacking: tuple[str, ...] = field(default=())
 
 
 class MessageSigner(Protocol):
@@ -241,6 +250,10 @@ class Driver(KeyStore, MessageSigner, Rng, Wrapper, Kem, Protocol):
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What this token can do."""
+        ...
+
+    def lacking(self, algorithm: str) -> tuple[str, ...]:
+        """Mechanisms that keys of this algorithm need and the token does not offer."""
         ...
 
     def close(self) -> None:

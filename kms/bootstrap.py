@@ -151,6 +151,7 @@ def build_core(
             enrolment_ttl=timedelta(seconds=settings.limits.enrolment_seconds),
             crl_validity=timedelta(seconds=settings.limits.crl_validity_seconds),
             crl_interval=timedelta(seconds=settings.limits.crl_interval_seconds),
+            keep_answers=timedelta(days=settings.limits.idempotency_days),
         ),
         describe=describe,
     )

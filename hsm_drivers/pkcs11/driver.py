@@ -15,6 +15,7 @@ from pkcs11 import (
 from hsm_drivers.errors import TokenFailureError, UnsupportedError
 from hsm_drivers.pin import Pin
 from hsm_drivers.pkcs11 import objects
+from hsm_drivers.pkcs11.mechanisms import lacking
 from hsm_drivers.pkcs11.session import TokenSession
 from hsm_drivers.ports import Capability, KeyAttributes, KeyLabel
 from hsm_drivers.wrapping import refuse_unwrappable
@@ -59,6 +60,10 @@ class Pkcs11Driver:
         if self._session.wrap_mechanism is not None:
             have.add(Capability.WRAP)
         return frozenset(have)
+
+    def lacking(self, algorithm_name: str) -> tuple[str, ...]:
+        """As `ports.Driver.lacking`."""
+        return lacking(algorithm_name, self._session.offered)
 
     def generate(self, label: KeyLabel, algorithm_name: str) -> tuple[str, bytes, KeyAttributes]:
         """As `ports.KeyStore.generate`; the public key of a wrapping key is empty.

@@ -35,6 +35,7 @@ class TokenSession:
         token: Label.
         raw: python-pkcs11's session, while open.
         wrap_mechanism: The token's mechanism for RFC 5649, if it has one.
+        offered: Mechanisms of the token, as asked when it was opened.
     """
 
     def __init__(self, module: str, token: str, pin: Pin, forget: Callable[[], None]) -> None:
@@ -56,6 +57,7 @@ class TokenSession:
         self.token = token
         self.raw: Any = None
         self.wrap_mechanism: Mechanism | None = None
+        self.offered: frozenset[Mechanism] = frozenset()
         self._module = module
         self._pin = pin
         self._forget = forget
@@ -129,7 +131,8 @@ class TokenSession:
     def _log_in(self) -> None:
         try:
             found = _only(list(self._library.get_tokens()), self.token)
-            self.wrap_mechanism = _wrap_mechanism(found)
+            self.offered = frozenset(found.slot.get_mechanisms())
+            self.wrap_mechanism = _wrap_mechanism(found, self.offered)
             self.raw = found.open(rw=True, user_pin=self._pin.reveal())
         except PKCS11Error as error:
             raise told(error, self.token) from error
@@ -163,9 +166,8 @@ def _only(tokens: list[Any], label: str) -> Any:
     )
 
 
-def _wrap_mechanism(token: Any) -> Mechanism | None:
+def _wrap_mechanism(token: Any, mechanisms: frozenset[Mechanism]) -> Mechanism | None:
     """CKM_AES_KEY_WRAP_KWP; SoftHSM2 calls it CKM_AES_KEY_WRAP_PAD, which is another elsewhere."""
-    mechanisms = token.slot.get_mechanisms()
     if Mechanism.AES_KEY_WRAP_KWP in mechanisms:
         return Mechanism.AES_KEY_WRAP_KWP
     if token.manufacturer_id == "SoftHSM project" and Mechanism.AES_KEY_WRAP_PAD in mechanisms:

@@ -58,6 +58,10 @@ class SoftwareDriver:
         """Everything."""
         return frozenset(Capability)
 
+    def lacking(self, algorithm_name: str) -> tuple[str, ...]:  # noqa: ARG002 - the port's
+        """As `ports.Driver.lacking`: software has no mechanisms to lack."""
+        return ()
+
     def generate(self, label: KeyLabel, algorithm_name: str) -> tuple[str, bytes, KeyAttributes]:
         """As `ports.KeyStore.generate`; the public key of a wrapping key is empty."""
         self._answer()

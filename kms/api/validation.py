@@ -7,8 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
-from pydantic.config import JsonDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from kms.services.errors import InputError
@@ -43,18 +49,31 @@ def _decoded(value: object) -> object:
         raise PydanticCustomError("base64", "Not standard base64 with padding") from error
 
 
-def _sized(size: int) -> Any:
-    schema: JsonDict = {
-        "type": "string",
-        "contentEncoding": "base64",
-        "maxLength": 4 * ((size + 2) // 3),
-    }
-    return Field(min_length=1, max_length=size, json_schema_extra=schema)
+def _described(size: int) -> WithJsonSchema:
+    """The schema of at most `size` bytes in base64, for pydantic would call them binary."""
+    return WithJsonSchema(
+        {
+            "type": "string",
+            "contentEncoding": "base64",
+            "minLength": 4,
+            "maxLength": 4 * ((size + 2) // 3),
+        }
+    )
 
 
-PublicKeyBytes = Annotated[bytes, BeforeValidator(_decoded), _sized(8 << 10)]
+PublicKeyBytes = Annotated[
+    bytes,
+    BeforeValidator(_decoded),
+    Field(min_length=1, max_length=8 << 10),
+    _described(8 << 10),
+]
 """SubjectPublicKeyInfo in base64; ML-KEM-1024 with P-384, the largest, has 1.7 KB."""
-ProofBytes = Annotated[bytes, BeforeValidator(_decoded), _sized(16 << 10)]
+ProofBytes = Annotated[
+    bytes,
+    BeforeValidator(_decoded),
+    Field(min_length=1, max_length=16 << 10),
+    _described(16 << 10),
+]
 """Signature or MAC in base64; that of ML-DSA-87, the largest, has 4.6 KB."""
 
 

@@ -32,6 +32,7 @@ class Limits:
         crl_validity: thisUpdate to nextUpdate.
         crl_interval: A new list at least this often.
         backdate: How far notBefore lies before now, for clocks that lag.
+        keep_answers: How long answers are kept for repeated calls; at least seven days.
     """
 
     batch: int = 1000
@@ -39,6 +40,7 @@ class Limits:
     crl_validity: timedelta = timedelta(days=1)
     crl_interval: timedelta = timedelta(hours=1)
     backdate: timedelta = timedelta(minutes=5)
+    keep_answers: timedelta = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from kms.domain.records import (
     Enrolment,
     EnrolmentStatus,
     EventId,
+    Idempotent,
     Reason,
     Reservation,
     Serial,
@@ -60,7 +61,10 @@ class Upkeep:
         return len(due)
 
     def expire(self) -> int:
-        """Delete enrolments and reservations whose time is long over; answer how many."""
+        """Delete enrolments, reservations and stored answers whose time is over; say how many.
+
+        Stored answers are kept for `Limits.keep_answers`: they hold personal data.
+        """
         now = self._core.clock.now()
         old: list[Change] = [
             Delete(record)
@@ -71,6 +75,11 @@ class Upkeep:
             Delete(record)
             for record in self._core.ledger.find(Reservation, order=("expires",), limit=1_000)
             if record.expires < now - KEEP_FINISHED
+        ]
+        old += [
+            Delete(record)
+            for record in self._core.ledger.find(Idempotent, order=("created",), limit=1_000)
+            if record.created < now - self._core.limits.keep_answers
         ]
         if old:
             self._core.ledger.reserve(old)

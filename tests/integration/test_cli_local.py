@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from kms.cli.doctor.token import mechanisms
 from kms.cli.errors import ExitCode
 from kms.config import load
 from kms.processes.home import home_lock
@@ -235,19 +234,6 @@ def test_the_doctor_finds_a_token_that_is_gone(founded: Home, cli: Cli) -> None:
         hidden.rename(tokens)
     assert done.status == ExitCode.FAILED
     assert _findings(done)["token"] == {"failed"}
-
-
-def test_the_doctor_finds_mechanisms_that_are_missing(founded: Home) -> None:
-    settings = load(founded.path / "kms.toml")
-    assert mechanisms(settings, ["Ed25519", "ECDSA-P384", "AES-256-KWP"]).severity == "ok"
-    found = mechanisms(settings, ["Ed25519", "ML-DSA-65"])
-    assert found.severity == "failed"
-    assert "ML-DSA-65" in found.detail
-    assert "Ed25519" not in found.detail
-    other = settings.model_copy(
-        update={"token": settings.token.model_copy(update={"label": "absent"})}
-    )
-    assert "no token labelled 'absent'" in mechanisms(other, ["Ed25519"]).detail
 
 
 def test_the_doctor_finds_a_changed_entry(founded: Home, cli: Cli) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pkcs11
 import pytest
+from pkcs11 import Mechanism
 
 from hsm_drivers.errors import (
     HsmError,
@@ -21,6 +22,7 @@ from hsm_drivers.errors import (
 )
 from hsm_drivers.pin import Pin
 from hsm_drivers.pkcs11 import Pkcs11Driver, objects, session
+from hsm_drivers.pkcs11.mechanisms import lacking
 from hsm_drivers.ports import KeyLabel
 from policies.algorithms import algorithm
 from tests.support.softhsm import SoftHsm, make_token
@@ -285,3 +287,11 @@ def test_the_token_script_says_what_is_wrong(
     )
     assert done.returncode == code
     assert done.stderr.startswith("init-token: ")
+
+
+def test_what_a_token_lacks_is_named():
+    offered = {Mechanism.EC_KEY_PAIR_GEN, Mechanism.ECDSA, Mechanism.EDDSA}
+    assert lacking("ECDSA-P256", offered) == ()
+    assert lacking("Ed25519", offered) == ("EC_EDWARDS_KEY_PAIR_GEN",)
+    assert lacking("ML-DSA-65", offered) == ("a driver that knows it",)
+    assert lacking("Rot13", offered) == ("a driver that knows it",)

@@ -7,7 +7,7 @@ import pytest
 
 from kms.device import Device
 from kms.domain.records import Device as Device_
-from kms.domain.records import Event, Reason, UserId
+from kms.domain.records import Event, Idempotent, Reason, UserId
 from kms.services.answers import Answer
 from kms.services.errors import (
     AlgorithmRefusedError,
@@ -15,6 +15,7 @@ from kms.services.errors import (
     ChallengeUsedError,
     InputError,
     KeyReusedError,
+    NotFoundError,
     ProofFailedError,
     RevokedError,
 )
@@ -159,3 +160,19 @@ async def test_the_log_never_goes_back_in_time(tmp_path: Path):
         await enrol(made, new_device(made, "ada", "tablet", IDENTITY))
         times = [event.time for event in made.ledger.find(Event)]
         assert times == sorted(times)
+
+
+async def test_stored_answers_and_finished_enrolments_are_deleted_in_time(tmp_path: Path):
+    async with world(tmp_path) as made:
+        device = new_device(made, "ada", "phone", IDENTITY)
+        answer = await order(made, device)
+        await prove(made, device, answer, "once")
+        made.clock.advance(days=6, hours=23)
+        made.services.upkeep.expire()
+        first = await prove(made, device, answer, "once")
+        assert first.status == 201
+        made.clock.advance(days=1)
+        assert made.services.upkeep.expire() > 0
+        with pytest.raises(NotFoundError):
+            await prove(made, device, answer, "once")
+        assert made.ledger.count(Idempotent, principal="messenger") == 0

@@ -319,11 +319,12 @@ def test_a_signer_that_remembers_something_else() -> None:
     assert token.memory((), LedgerFacts()).severity is Severity.WARNING
 
 
-def test_a_module_that_cannot_be_asked_for_mechanisms(tmp_path: Path) -> None:
-    module = tmp_path / "module.so"
-    module.write_bytes(b"no library")
-    settings = _settings(tmp_path / "home", token={"module": str(module)})
-    assert token.mechanisms(settings, ["ECDSA-P256"]).severity is Severity.WARNING
+def test_mechanisms_that_the_token_lacks() -> None:
+    health = SignerHealth("kms", ready=True, detail="", counter=0)
+    assert token.mechanisms(health).severity is Severity.OK
+    found = token.mechanisms(dataclasses.replace(health, lacking=("Ed25519 needs EDDSA",)))
+    assert found.severity is Severity.FAILED
+    assert "Ed25519 needs EDDSA" in found.detail
 
 
 # Processes

@@ -1,9 +1,6 @@
 """The token: reached through a signer, as by everything else; its keys read back, now."""
 
 import asyncio
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +9,7 @@ from hsm_drivers.errors import HsmError
 from hsm_drivers.ports import Head, KeyAttributes, KeyRecord, SignerHealth
 from kms.cli.doctor.findings import Finding, Patient, failed, ok, warning
 from kms.cli.doctor.ledger import LedgerFacts
-from kms.config import ConfigError, child_environment
-from kms.processes.accounts import package_root
+from kms.config import ConfigError
 from kms.processes.pin import Pin, PinError, obtain_pin
 from kms.processes.signer_process import SignerStartError
 from kms.settings import Settings
@@ -49,8 +45,7 @@ def token(patient: Patient, facts: LedgerFacts, pin_fd: int | None) -> list[Find
     if answers is None:
         return found
     found += keys(answers)
-    found += [mechanisms(patient.settings, sorted({item.algorithm for item in answers.records}))]
-    return [*found, memory(answers.health.heads, facts)]
+    return [*found, mechanisms(answers.health), memory(answers.health.heads, facts)]
 
 
 def _ask(patient: Patient, pin_fd: int | None) -> tuple[Answers | None, list[Finding]]:
@@ -134,31 +129,12 @@ def keys(answers: Answers) -> list[Finding]:
     return found or [ok("keys", f"{labels or 'none yet'}: attributes read back, as at their birth")]
 
 
-def mechanisms(settings: Settings, algorithms: Sequence[str]) -> Finding:
-    """The token offers what its keys need; asked by a program that does not log in."""
-    command = [sys.executable, "-P", "-m", "hsm_drivers.pkcs11.mechanisms"]
-    environment = {**settings.token.environment, "PYTHONPATH": str(package_root())}
-    try:
-        done = subprocess.run(
-            [*command, str(settings.token.module), settings.token.label, *algorithms],
-            env=child_environment(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=30,
-            check=False,
-        )
-        document = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        remedy = "try `pkcs11-tool --list-mechanisms` as the signer's user"
-        return warning("mechanisms", "the module could not be asked for its mechanisms", remedy)
-    if "error" in document:
-        remedy = "run as root or as the signer's user, who can reach the token"
-        return warning("mechanisms", str(document["error"]), remedy)
-    if document["missing"]:
-        needs = (f"{name} needs {', '.join(them)}" for name, them in document["missing"].items())
-        said = f"the token lacks mechanisms: {'; '.join(needs)}"
+def mechanisms(health: SignerHealth) -> Finding:
+    """The token offers what its keys need."""
+    if health.lacking:
+        said = f"the token lacks mechanisms: {'; '.join(health.lacking)}"
         return failed("mechanisms", said, "enable them, or change tokens")
-    return ok("mechanisms", f"the token offers what {', '.join(algorithms) or 'no key'} needs")
+    return ok("mechanisms", "the token offers what its keys need")
 
 
 def memory(heads: Sequence[Head], facts: LedgerFacts) -> Finding:
