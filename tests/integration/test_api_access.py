@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from kms.api.app import _FAMILIES
+from kms.api.app import FAMILIES
 from kms.domain.records import SYSTEM_TENANT, Role
 from kms.services.access import STALE_SECONDS
 from kms.wire import unb64
@@ -69,7 +69,7 @@ async def test_the_table_of_roles_is_what_the_routes_do(tmp_path: Path):
 def test_the_table_above_is_complete():
     routes = {
         (method, route.path)  # type: ignore[attr-defined]
-        for family in _FAMILIES
+        for family in FAMILIES
         for route in family.router.routes
         for method in route.methods  # type: ignore[attr-defined]
     }
