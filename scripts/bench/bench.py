@@ -65,14 +65,14 @@ class LoadClient:
         self._process = subprocess.Popen(
             [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        cert, key = site.place.client("messenger")
+        cert, key = site.client
         self._say(
             {
                 "host": "127.0.0.1",
-                "port": site.ports.api,
+                "port": site.api,
                 "cert": str(cert),
                 "key": str(key),
-                "trust": str(site.place.trust),
+                "trust": str(site.trust),
             }
         )
 
@@ -168,13 +168,13 @@ def check(site: Site) -> None:
     Raises:
         BenchError: Something about an answer is wrong, so no rate would mean anything.
     """
-    cert, key = site.place.client("messenger")
-    url = f"https://127.0.0.1:{site.ports.api}"
+    cert, key = site.client
+    url = f"https://127.0.0.1:{site.api}"
     slots = {"identity": "ECDSA-P256", "kem": "MLKEM768-X25519"}
     devices = [
         Device(f"check-{n}@bench.example", f"check-{n}", slots, site.expectations) for n in range(8)
     ]
-    with MessagingServer(url, cert, key, site.place.trust) as server:
+    with MessagingServer(url, cert, key, site.trust) as server:
         for outcome in server.enrol_many(devices):
             if isinstance(outcome, Exception):
                 raise BenchError(f"an enrolment did not verify: {outcome}")

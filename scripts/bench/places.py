@@ -5,26 +5,26 @@ import http.client
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kms.cli.demo import place, programs
-from kms.cli.demo.place import Place, Ports
-from kms.cli.demo.programs import Kms
 from kms.device import Expectations
 
 MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
+PROGRAM = Path(sys.executable).with_name("kms")
 TENANT = "ministry"
 """Of the development client `messenger`."""
 _START_SECONDS = 60.0
 _STOP_SECONDS = 45.0
+_LABEL = "kms-bench"
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -37,55 +37,105 @@ class Site:
     """A home after its ceremony, with development clients.
 
     Attributes:
-        place: Its directories.
-        ports: Free loopback ports for its listeners.
+        home: Its directory.
+        api: Loopback port of the API.
+        operator: Loopback port of health and metrics.
         expectations: What its devices believe.
         people: Certificate of the people CA, DER.
     """
 
-    place: Place
-    ports: Ports
+    home: Path
+    api: int
+    operator: int
     expectations: Expectations
     people: bytes
 
     @property
     def config(self) -> Path:
         """The settings file."""
-        return self.place.home / "kms.toml"
+        return self.home / "kms.toml"
+
+    @property
+    def trust(self) -> Path:
+        """The root certificate."""
+        return self.home / "trust.pem"
+
+    @property
+    def client(self) -> tuple[Path, Path]:
+        """Certificate and key of the messaging server."""
+        clients = self.home / "clients"
+        return clients / "messenger.pem", clients / "messenger.key"
+
+    @property
+    def log(self) -> Path:
+        """Log lines of the service."""
+        return self.home / "service.log"
 
 
 def make_token(directory: Path, label: str) -> Path:
     """A fresh SoftHSM2 token; answers the directory with `softhsm2.conf` and `pin`."""
     script = Path(__file__).parents[2] / "softhsm" / "init-token.sh"
-    done = subprocess.run(
-        [script, directory, label, MODULE], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise BenchError(done.stderr.strip())
+    _run([script, directory, label, MODULE])
     return directory
 
 
 def make_site(directory: Path) -> Site:
     """Token, home, ceremony, clients."""
-    here, ports = Place.at(directory), place.free_ports()
-    here.record.mkdir(parents=True)
-    place.make_token(here, MODULE)
-    kms = Kms(programs.find("kms"), here, ports, lambda _: None)
-    kms.local(
-        *("init", "--name", "log.bench.example"),
-        *("--public-url", f"http://127.0.0.1:{ports.public}"),
-        *("--token-label", place.TOKEN_LABEL, "--pin-file", str(here.token / "pin")),
-        *("--module", str(MODULE), "--softhsm-conf", str(here.token / "softhsm2.conf")),
-        *("--api", f"127.0.0.1:{ports.api}", "--public", f"127.0.0.1:{ports.public}"),
-        *("--operator", f"127.0.0.1:{ports.operator}"),
+    directory.mkdir()
+    token, home = make_token(directory / "token", _LABEL), directory / "home"
+    api, public, operator = free_ports(3)
+    _kms(
+        home,
+        "init",
+        "--name",
+        "log.bench.example",
+        "--public-url",
+        f"http://127.0.0.1:{public}",
+        "--token-label",
+        _LABEL,
+        "--pin-file",
+        token / "pin",
+        "--module",
+        MODULE,
+        "--softhsm-conf",
+        token / "softhsm2.conf",
+        "--api",
+        f"127.0.0.1:{api}",
+        "--public",
+        f"127.0.0.1:{public}",
+        "--operator",
+        f"127.0.0.1:{operator}",
     )
-    held = kms.local("authority", "ceremony", "--officer", "alice", "--officer", "bob", "--yes")
-    kms.local("principal", "dev-clients")
+    held = _kms(home, "authority", "ceremony", "--officer", "alice", "--officer", "bob", "--yes")
+    _kms(home, "principal", "dev-clients")
     certificates = {name: item["certificate"] for name, item in held["certificates"].items()}
     expectations = Expectations.load(
         TENANT, _pem(certificates["root"]), _pem(certificates["people"]), held["vkey"]
     )
-    return Site(here, ports, expectations, base64.b64decode(certificates["people"]))
+    return Site(home, api, operator, expectations, base64.b64decode(certificates["people"]))
+
+
+def _kms(home: Path, *arguments: str | Path) -> dict[str, Any]:
+    """A local command of the service; its JSON document."""
+    done = _run([PROGRAM, *arguments, "--home", home, "--json"])
+    document: dict[str, Any] = json.loads(done)
+    return document
+
+
+def _run(command: Sequence[str | Path]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BenchError(f"{Path(command[0]).name} {command[1]} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for item in sockets:
+            item.bind(("127.0.0.1", 0))
+        return [item.getsockname()[1] for item in sockets]
 
 
 def _pem(encoded: str) -> bytes:
@@ -130,10 +180,10 @@ def _cpu(pid: int) -> float:
 @contextmanager
 def running(site: Site, command: Sequence[str | Path]) -> Iterator[Running]:
     """The service while the context lasts; ended by its own process id."""
-    log = site.place.log_file
+    log = site.log
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--home", site.place.home],
+            [*command, "--home", site.home],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -141,7 +191,7 @@ def running(site: Site, command: Sequence[str | Path]) -> Iterator[Running]:
     try:
         _await_ready(process, site)
         worker, signer = (
-            int((site.place.home / "run" / f"{name}.pid").read_text(encoding="ascii"))
+            int((site.home / "run" / f"{name}.pid").read_text(encoding="ascii"))
             for name in ("worker", "signer")
         )
         yield Running(worker, signer, log)
@@ -156,14 +206,14 @@ def running(site: Site, command: Sequence[str | Path]) -> Iterator[Running]:
 
 def serve_command() -> list[str | Path]:
     """The service as everyone starts it."""
-    return [Path(sys.executable).with_name("kms"), "serve"]
+    return [PROGRAM, "serve"]
 
 
 def _await_ready(process: subprocess.Popen[bytes], site: Site) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while not _ready(site.ports.operator):
+    while not _ready(site.operator):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise BenchError(f"the service did not start; see {site.place.log_file}")
+            raise BenchError(f"the service did not start; see {site.log}")
         time.sleep(0.05)
 
 

@@ -4,9 +4,8 @@
     stages.py worker …              that worker, started by the supervisor
 
 On SIGUSR1 the worker prints one line to standard error, `{"stages": {name: [seconds, calls]},
-"cpu": seconds}`. A stage's time is its own: what a stage inside it takes is counted there only.
-Times are wall-clock: the commit's, which has a thread of its own, holds its waiting for the disk
-and for the interpreter.
+"cpu": seconds}`. Times are CPU time, without waiting. A stage's time is its own: what a stage inside
+it takes is counted there only. What no stage takes (TLS, HTTP, the event loop) is the rest of `cpu`.
 """
 
 import argparse
@@ -79,11 +78,11 @@ class StageClock:
         def timed(*arguments: Any, **named: Any) -> Any:
             outer = getattr(self._local, "inner", 0.0)
             self._local.inner = 0.0
-            started = time.perf_counter()
+            started = time.thread_time()
             try:
                 return function(*arguments, **named)
             finally:
-                took = time.perf_counter() - started
+                took = time.thread_time() - started
                 spent[0] += took - self._local.inner
                 spent[1] += 1
                 self._local.inner = outer + took
