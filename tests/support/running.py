@@ -272,6 +272,13 @@ class Service:
             return pid
         return 0
 
+    def restart(self, name: str) -> None:
+        """Kill a child and wait until the service is ready with another one."""
+        killed = self.kill(name)
+        assert killed, f"no {name} to kill"
+        wait_for(lambda: self.pid(name) not in (0, killed), 30, f"no new {name}")
+        self.wait_ready()
+
     def state(self) -> dict[str, Any]:
         """`run/state.json`, empty before it is written."""
         try:
