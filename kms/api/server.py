@@ -161,10 +161,11 @@ class ServerLog(logging.Handler):
     """Brings what uvicorn and asyncio complain about into the structured log, without values."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Only the fixed part of the message: its arguments may come from outside."""
+        """Only the fixed part of the message: arguments and further lines may quote values."""
         info = record.exc_info[1] if record.exc_info else None
         line = _log.error if record.levelno >= logging.ERROR else _log.warning
-        line("server", source=record.name, message=str(record.msg)[:200], exc_info=info)
+        message = str(record.msg).partition("\n")[0][:200]
+        line("server", source=record.name, message=message, exc_info=info)
 
 
 def capture_server_log() -> None:
