@@ -4,8 +4,9 @@
     stages.py worker …              that worker, started by the supervisor
 
 On SIGUSR1 the worker prints one line to standard error, `{"stages": {name: [seconds, calls]},
-"cpu": seconds}`. Times are CPU time, without waiting. A stage's time is its own: what a stage inside
-it takes is counted there only. What no stage takes (TLS, HTTP, the event loop) is the rest of `cpu`.
+"cpu": seconds}`. Times are CPU time, without waiting. A stage's time is its own: what a stage
+inside it takes is counted there only. What no stage takes (TLS, HTTP, the event loop) is the rest
+of `cpu`.
 """
 
 import argparse
