@@ -12,7 +12,7 @@ from kms.api.validation import SerialText
 from kms.domain.authorisation import Action
 from kms.domain.records import DeviceId, Serial, UserId
 from kms.services.core import INFRASTRUCTURE
-from kms.services.errors import InputError
+from kms.services.errors import InvalidCsrError
 from kms.wire import WireError, unb64
 
 router = APIRouter(tags=["certificates"])
@@ -98,9 +98,9 @@ async def revoke_certificate(asked: Asking, serial: Named) -> Response:
 
 def _csr(text: str) -> bytes:
     """PEM as it stands, anything else as base64 of DER."""
-    if text.lstrip().startswith("-----BEGIN"):
+    if "-----BEGIN" in text:
         return text.encode()
     try:
         return unb64(text)
     except (WireError, ValueError) as error:
-        raise InputError("neither PEM nor standard base64 of DER", field="csr") from error
+        raise InvalidCsrError("neither PEM nor standard base64 of DER", field="csr") from error
