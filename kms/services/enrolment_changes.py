@@ -62,9 +62,8 @@ def preload_planning(reads: Reads, tenant: TenantId, enrolments: Sequence[Enrolm
     reads.preload(Fingerprint, tenant, (name for slot in slots for name in slot["fingerprints"]))
 
 
-def changes_of(core: Core, items: Sequence[Certified]) -> list[Change]:
-    """What certifying these devices changes, planned against the ledger as it is now."""
-    reads = Reads(core.ledger)
+def changes_of(core: Core, reads: Reads, items: Sequence[Certified]) -> list[Change]:
+    """What certifying these devices changes, planned against the ledger as it was read."""
     for tenant in {item.proven.enrolment.tenant for item in items}:
         preload_planning(reads, tenant, [item.proven.enrolment for item in items])
     changes: list[Change] = []

@@ -4,7 +4,6 @@ All slots of a device are certified together or not at all (P5). The TBSCertific
 the reservation alone, so a retry after a crash signs the identical bytes again.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -24,8 +23,9 @@ from kms.domain.records import (
     User,
 )
 from kms.services.answers import Answer, AnswerSpec, receipt_slot, render
+from kms.services.batching import breathe
 from kms.services.claims import Claims
-from kms.services.core import PEOPLE, Core, covered, sign_all
+from kms.services.core import PEOPLE, Core, covered, prepare, sign_all
 from kms.services.enrolment_changes import (
     Certified,
     Proven,
@@ -97,21 +97,25 @@ class EnrolmentProofs:
             KmsError: As the proofs are refused.
         """
         with self._claims.hold([order.enrolment]):
-            proven = self._prove(Reads(self._core.ledger), request.caller, order)
+            reads = Reads(self._core.ledger)
+            proven = self._prove(reads, request.caller, order)
             with self._claims.hold(key_names(proven)):
                 certified = await self._certify(request.caller, [proven])
-                return await self._commit(request, list(certified), self._single)
+                return await self._commit(request, reads, list(certified), self._single)
 
     async def complete_many(self, request: Call, orders: Sequence[ProofOrder | KmsError]) -> Answer:
         """Certify many devices in one commit; a refused one takes its place as a problem."""
         with ExitStack() as held:
             reads = Reads(self._core.ledger)
             self._preload(reads, request.caller.tenant, orders)
-            proven = [await self._try_prove(held, reads, request.caller, order) for order in orders]
+            proven = []
+            for at, order in enumerate(orders):
+                proven.append(self._try_prove(held, reads, request.caller, order))
+                await breathe(at)
             good = [item for item in proven if isinstance(item, Proven)]
             certified = iter(await self._certify(request.caller, good))
             results = [item if isinstance(item, KmsError) else next(certified) for item in proven]
-            return await self._commit(request, results, self._batch)
+            return await self._commit(request, reads, results, self._batch)
 
     def _single(self, results: Sequence[Certified | KmsError]) -> AnswerSpec:
         (result,) = results
@@ -142,7 +146,7 @@ class EnrolmentProofs:
         found = [record for item in ids if (record := reads.get(Enrolment, tenant, item))]
         preload_planning(reads, tenant, found)
 
-    async def _try_prove(
+    def _try_prove(
         self, held: ExitStack, reads: Reads, caller: Caller, order: ProofOrder | KmsError
     ) -> Proven | KmsError:
         if isinstance(order, KmsError):
@@ -153,7 +157,6 @@ class EnrolmentProofs:
             held.enter_context(self._claims.hold(key_names(proven)))
         except REFUSALS as error:
             return error
-        await asyncio.sleep(0)  # a batch of 1,000 must not hold up everyone else
         return proven
 
     def _prove(self, reads: Reads, caller: Caller, order: ProofOrder) -> Proven:
@@ -233,7 +236,7 @@ class EnrolmentProofs:
             key=key,
             uris=(device_uri(tenant.identity_domain, enrolment.user, enrolment.device),),
         )
-        return self._core.authorities[PEOPLE].certificates.prepare(request)
+        return prepare(self._core.authorities[PEOPLE], request)
 
     async def _certify(self, caller: Caller, proven: Sequence[Proven]) -> list[Certified]:
         """Sign everything in one batch; a crash from here on leaves orphans for the sweep."""
@@ -279,6 +282,7 @@ class EnrolmentProofs:
     async def _commit(
         self,
         request: Call,
+        reads: Reads,
         results: list[Certified | KmsError],
         spec_of: Callable[[Sequence[Certified | KmsError]], AnswerSpec],
     ) -> Answer:
@@ -286,13 +290,16 @@ class EnrolmentProofs:
 
         A user whom two requests register at once is a conflict that planning again resolves. What
         is tried again is drafted again, so that the log's times never go back.
+
+        What is written is planned on the very reads that the refusals were decided on: who was
+        revoked since then is in conflict with the plan, not part of it.
         """
         attempts = ATTEMPTS
         while attempts:
             good = [item for item in results if isinstance(item, Certified)]
             spec = spec_of(results)
             unit = Unit(
-                changes=tuple(changes_of(self._core, good)),
+                changes=tuple(changes_of(self._core, reads, good)),
                 events=tuple(item.event for item in good),
                 idempotent=request.record(self._core.clock, spec.encode()),
             )
@@ -300,7 +307,8 @@ class EnrolmentProofs:
             if isinstance(outcome, Sealed):
                 self._count(results)
                 return render(spec, covered(self._core, outcome) if good else None)
-            refused = self._refused(good, outcome)
+            reads = Reads(self._core.ledger)
+            refused = self._refused(reads, good, outcome)
             attempts -= not refused
             results = [self._again(request.caller, item, refused) for item in results]
         raise UnavailableError("other requests changed the same user; try again")
@@ -316,25 +324,28 @@ class EnrolmentProofs:
         return replace(item, event=self._event(caller, item.proven, item.issued))
 
     def _refused(
-        self, items: Sequence[Certified], conflict: Conflict
+        self, reads: Reads, items: Sequence[Certified], conflict: Conflict
     ) -> dict[EnrolmentId, KmsError]:
-        """Whose conflict it is; none where planning again will do."""
+        """Whom the conflict, or another change, refuses; none where a new plan will do."""
         if conflict.record == Idempotent.__name__:
             raise StillRunningError("the same request was answered a moment ago; send it again")
+        refused: dict[EnrolmentId, KmsError] = {}
         for item in items:
             enrolment = item.proven.enrolment
-            name = enrolment.enrolment
-            if conflict.record == Fingerprint.__name__ and any(
-                conflict.key[1] in slot["fingerprints"] for slot in enrolment.slots
-            ):
-                return {name: KeyReusedError("a component key has been registered meanwhile")}
-            if conflict.record == Enrolment.__name__ and conflict.key[1] == enrolment.enrolment:
-                return {name: ChallengeUsedError("the enrolment was completed meanwhile")}
             try:
-                self._refuse_meanwhile(Reads(self._core.ledger), enrolment)
-            except KmsError as error:
-                return {name: error}
-        return {}
+                self._refuse_conflict(enrolment, conflict)
+                self._refuse_meanwhile(reads, enrolment)
+            except REFUSALS as error:
+                refused[enrolment.enrolment] = error
+        return refused
+
+    def _refuse_conflict(self, enrolment: Enrolment, conflict: Conflict) -> None:
+        if conflict.record == Fingerprint.__name__ and any(
+            conflict.key[1] in slot["fingerprints"] for slot in enrolment.slots
+        ):
+            raise KeyReusedError("a component key has been registered meanwhile")
+        if conflict.record == Enrolment.__name__ and conflict.key[1] == enrolment.enrolment:
+            raise ChallengeUsedError("the enrolment was completed meanwhile")
 
     def _count(self, results: Sequence[Certified | KmsError]) -> None:
         for item in results:

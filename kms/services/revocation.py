@@ -139,10 +139,35 @@ class Revocation:
             )
             outcome = await self._core.sequencer.commit(unit, fail_safe=True)
             if not isinstance(outcome, Conflict):
-                self._core.observer.revoked(found.kind.value.split(".")[0], len(good))
-                self._revoked({item.authority for item in good})
+                self._told(found, good)
+                await self._revoke_rest(request.caller, target, reason)
                 return render(spec, covered(self._core, outcome))
         raise UnavailableError("the same certificates keep changing; try again")
+
+    async def _revoke_rest(
+        self, caller: Caller, target: Callable[[], Target], reason: Reason
+    ) -> None:
+        """Revoke what was certified between plan and commit.
+
+        The standing has ended, so nothing follows this. The answer does not name it, for its bytes
+        are stored; the log does.
+        """
+        for _ in range(ATTEMPTS):
+            found = target()
+            good = [c for c in found.certificates if c.status is CertificateStatus.GOOD]
+            standing = [item for item in found.standing if item.standing is Standing.ACTIVE]
+            if not good and not standing:
+                return
+            found = replace(found, standing=standing)
+            events = self._events(caller, found, good, reason)
+            unit = Unit(tuple(self._changes(found, good, events, reason)), tuple(events))
+            outcome = await self._core.sequencer.commit(unit, fail_safe=True)
+            if not isinstance(outcome, Conflict):
+                self._told(found, good)
+
+    def _told(self, found: Target, good: Sequence[Certificate]) -> None:
+        self._core.observer.revoked(found.kind.value.split(".")[0], len(good))
+        self._revoked({item.authority for item in good})
 
     def _events(
         self, caller: Caller, found: Target, good: Sequence[Certificate], reason: Reason
