@@ -115,6 +115,7 @@ def encode_spki(key_algorithm: Algorithm, raw: bytes) -> bytes:
     return _header(key_algorithm, len(raw)) + raw
 
 
+@lru_cache(maxsize=2048)  # a device's key is read in both its calls, and the point checked in each
 def parse_public_key(spki: bytes, key_algorithm: Algorithm) -> PublicKey:
     """Read a key of a known algorithm.
 

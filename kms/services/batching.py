@@ -13,6 +13,14 @@ from kms.services.errors import OverloadedError
 T = TypeVar("T")
 R = TypeVar("R")
 
+_STRIDE = 16
+
+
+async def breathe(at: int) -> None:
+    """Let others run after every few items: a batch of 1,000 must not hold up everyone else."""
+    if at % _STRIDE == _STRIDE - 1:
+        await asyncio.sleep(0)
+
 
 class Batcher(Generic[T, R]):
     """Gathers items of concurrent callers into batches for one handler.

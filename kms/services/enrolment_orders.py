@@ -3,7 +3,6 @@
 Nothing is certified here and no event is logged: a reservation changes no trust.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from kms.domain.records import (
     UserId,
 )
 from kms.services.answers import Answer, AnswerSpec, render
+from kms.services.batching import breathe
 from kms.services.core import PEOPLE, Core
 from kms.services.errors import (
     AccessError,
@@ -139,7 +139,10 @@ class EnrolmentOrders:
         """Reserve many; a refused one takes its place in the results as a problem."""
         reads = Reads(self._core.ledger)
         self._preload(reads, request.caller.tenant, orders)
-        decided = [await self._try_decide(reads, request.caller, order) for order in orders]
+        decided = []
+        for at, order in enumerate(orders):
+            decided.append(self._try_decide(reads, request.caller, order))
+            await breathe(at)
         reads.preload(
             Fingerprint,
             request.caller.tenant,
@@ -152,7 +155,7 @@ class EnrolmentOrders:
         )
         records: list[Enrolment] = []
         results: list[dict[str, Any]] = []
-        for item in decided:
+        for at, item in enumerate(decided):
             try:
                 if isinstance(item, KmsError):
                     raise item
@@ -163,7 +166,7 @@ class EnrolmentOrders:
             else:
                 records.append(record)
                 results.append({"status": 201, "body": document})
-            await asyncio.sleep(0)  # a batch of 1,000 must not hold up everyone else
+            await breathe(at)
         return await self._commit(request, records, AnswerSpec.of(200, {"results": results}))
 
     def _preload(
@@ -173,12 +176,11 @@ class EnrolmentOrders:
         reads.preload(User, tenant, (order.user for order in good))
         reads.preload(Device, tenant, (order.device for order in good))
 
-    async def _try_decide(
+    def _try_decide(
         self, reads: Reads, caller: Caller, order: EnrolmentOrder | KmsError
-    ) -> "DecidedOrder | KmsError":
+    ) -> DecidedOrder | KmsError:
         if isinstance(order, KmsError):
             return order
-        await asyncio.sleep(0)  # as above
         try:
             return self._decide(reads, caller, order)
         except REFUSALS as error:
