@@ -42,7 +42,7 @@ async def order_enrolments(asked: Asking) -> Response:
     """Order many; one bad item never sinks the rest."""
     asked.require(Action.ENROL)
     items = _items(asked)
-    wanted = [_try_order(item, at) for at, item in enumerate(items)]
+    wanted = [_try_order(item) for item in items]
     return await asked.once(lambda call: asked.services.orders.create_many(call, wanted))
 
 
@@ -71,7 +71,7 @@ async def prove_enrolments(asked: Asking) -> Response:
     """Prove many in one commit; one bad item never sinks the rest."""
     asked.require(Action.ENROL)
     items = _items(asked)
-    given = [_try_proofs(item, at) for at, item in enumerate(items)]
+    given = [_try_proofs(item) for item in items]
     return await asked.once(lambda call: asked.services.proofs.complete_many(call, given))
 
 
@@ -104,16 +104,16 @@ def _order(body: schemas.EnrolmentBody) -> EnrolmentOrder:
     )
 
 
-def _try_order(item: Any, at: int) -> EnrolmentOrder | InputError:
+def _try_order(item: Any) -> EnrolmentOrder | InputError:
     try:
-        return _order(validated(schemas.EnrolmentBody, item, f"items[{at}]"))
+        return _order(validated(schemas.EnrolmentBody, item))
     except InputError as error:
         return error
 
 
-def _try_proofs(item: Any, at: int) -> ProofOrder | InputError:
+def _try_proofs(item: Any) -> ProofOrder | InputError:
     try:
-        body = validated(schemas.BatchProofsItem, item, f"items[{at}]")
+        body = validated(schemas.BatchProofsItem, item)
     except InputError as error:
         return error
     return ProofOrder(EnrolmentId(body.enrolment), body.proofs)

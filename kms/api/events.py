@@ -1,4 +1,4 @@
-"""Events: each entitled reader sees its own, with what opens the commitments."""
+"""Events: each reader its own; what opens the commitments goes to those concerned alone."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from kms.api import answer_schemas as answers
 from kms.api import documents, schemas
 from kms.api.handling import Asking, answer
 from kms.api.openapi import refusals
-from kms.domain.authorisation import Action
+from kms.domain.authorisation import Action, may
 
 router = APIRouter(tags=["events"])
 Index = Annotated[int, Path(ge=0, le=2**53, description="Index in the log, from 0.")]
@@ -20,7 +20,10 @@ async def list_events(asked: Asking, query: Annotated[schemas.EventsQuery, Query
     """Events above an index, a page at a time."""
     asked.require(Action.READ_EVENTS)
     found = asked.services.lookup.events(
-        asked.reach(query.tenant), after=query.after, limit=query.limit
+        asked.reach(query.tenant),
+        after=query.after,
+        limit=query.limit,
+        openings=may(asked.caller, Action.READ_OPENINGS),
     )
     return answer(
         {
@@ -34,7 +37,10 @@ async def list_events(asked: Asking, query: Annotated[schemas.EventsQuery, Query
 async def show_event(asked: Asking, index: Index, query: OfTenant) -> Response:
     """One event."""
     asked.require(Action.READ_EVENTS)
-    return answer(documents.event(asked.services.lookup.event(asked.reach(query.tenant), index)))
+    seen = asked.services.lookup.event(
+        asked.reach(query.tenant), index, openings=may(asked.caller, Action.READ_OPENINGS)
+    )
+    return answer(documents.event(seen))
 
 
 @router.get("/v1/events/{index}/receipt", response_model=answers.Receipt, responses=refusals(404))

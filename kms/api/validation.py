@@ -77,13 +77,8 @@ ProofBytes = Annotated[
 """Signature or MAC in base64; that of ML-DSA-87, the largest, has 4.6 KB."""
 
 
-def validated(model: type[M], value: Any, prefix: str = "") -> M:
-    """A value as the model has it.
-
-    Args:
-        model: What it should be.
-        value: Parsed JSON.
-        prefix: Place of the value in the body, for the error's field.
+def validated(model: type[M], value: Any) -> M:
+    """A parsed JSON value as the model has it.
 
     Raises:
         InputError: It is not; `field` says where.
@@ -92,16 +87,17 @@ def validated(model: type[M], value: Any, prefix: str = "") -> M:
         return model.model_validate(value)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False, include_input=False)
-        raise input_error(errors, prefix) from None  # the original quotes what was sent
+        raise input_error(errors) from None  # the original quotes what was sent
 
 
-def input_error(errors: Sequence[Mapping[str, Any]], prefix: str = "") -> InputError:
+def input_error(errors: Sequence[Mapping[str, Any]]) -> InputError:
     """The first of pydantic's errors as ours."""
     first = errors[0]
-    return InputError(str(first["msg"]), field=_path(first["loc"], prefix) or None)
+    return InputError(str(first["msg"]), field=_path(first["loc"]) or None)
 
 
-def _path(location: Sequence[str | int], path: str) -> str:
+def _path(location: Sequence[str | int]) -> str:
+    path = ""
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"

@@ -21,6 +21,7 @@ class Action(StrEnum):
     MANAGE_PRINCIPALS = "manage-principals"
     PUBLISH_CRL = "publish-crl"
     READ_EVENTS = "read-events"
+    READ_OPENINGS = "read-openings"
 
 
 _ALLOWED: dict[Role, frozenset[Action]] = {
@@ -33,13 +34,21 @@ _ALLOWED: dict[Role, frozenset[Action]] = {
             Action.MANAGE_PRINCIPALS,
             Action.PUBLISH_CRL,
             Action.READ_EVENTS,
+            Action.READ_OPENINGS,
         }
     ),
     Role.MESSAGING_SERVER: frozenset(
-        {Action.ENROL, Action.READ_PEOPLE, Action.REVOKE_PEOPLE, Action.READ_EVENTS}
+        {
+            Action.ENROL,
+            Action.READ_PEOPLE,
+            Action.REVOKE_PEOPLE,
+            Action.READ_EVENTS,
+            Action.READ_OPENINGS,
+        }
     ),
     Role.AUDITOR: frozenset({Action.READ_EVENTS}),
 }
+"""Auditors see what happened and that nothing is missing; who it happened to is not theirs (N5)."""
 
 _SYSTEM_ONLY = frozenset(
     {

@@ -9,13 +9,14 @@ from hsm_drivers.errors import HsmError
 from hsm_drivers.ports import KeyLabel, Statement, StatementSigner
 from kms.domain.records import SYSTEM_TENANT, Authority, Standing
 from kms.services.answers import Covered
-from kms.services.errors import KmsError, SignerUnavailableError
+from kms.services.errors import KmsError, SignerUnavailableError, UnavailableError
 from kms.services.events import EventFactory
 from kms.services.observing import Observer
 from kms.services.ports import Clock, Ids, Ledger
 from kms.services.sequencer import Sealed, Sequencer
-from pki.certificates import CertificateFactory, Issuer
+from pki.certificates import CertificateFactory, CertificateRequest, Issuer, Prepared
 from pki.crl import CrlFactory
+from pki.errors import PkiError
 from policies.algorithms import algorithm
 from policies.policy import Policy
 
@@ -132,6 +133,19 @@ class Core:
     limits: Limits
     describe: Callable[[KmsError], dict[str, Any]]
     """A refused item as batch answers carry it: `{"status", "problem"}`."""
+
+
+def prepare(authority: ActiveAuthority, request: CertificateRequest) -> Prepared:
+    """Build and lint a certificate.
+
+    Raises:
+        UnavailableError: The lint refuses it: a clock that was set back before the authority's own
+            certificate, say. What callers send never leads here; it is checked before.
+    """
+    try:
+        return authority.certificates.prepare(request)
+    except PkiError as error:
+        raise UnavailableError(f"no certificate can be made now: {error}") from error
 
 
 def covered(core: Core, sealed: Sealed) -> Covered:

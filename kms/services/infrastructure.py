@@ -26,7 +26,7 @@ from kms.domain.records import (
 )
 from kms.services.answers import Answer, AnswerSpec, receipt_slot, render
 from kms.services.claims import Claims
-from kms.services.core import INFRASTRUCTURE, Core, covered, sign_all
+from kms.services.core import INFRASTRUCTURE, Core, covered, prepare, sign_all
 from kms.services.errors import (
     AlgorithmRefusedError,
     InvalidCsrError,
@@ -127,14 +127,15 @@ class Infrastructure:
         return await self.issue(request, order)
 
     async def issue(self, request: Call, order: Order) -> Answer:
-        """Reserve → decide → prepare → lint → sign → commit → answer."""
+        """Decide → prepare → lint → reserve → sign → commit → answer."""
         names = [f"{order.tenant}/{name}" for name in fingerprints(order.key)]
         with self._claims.hold(names):
             self._refuse_reuse(order)
             now = self._core.clock.now()
-            reservation = self._reservation(request, order, now)
+            reservation, changes = self._reservation(request, order, now)
             rule = self._decide(order, now, reservation.not_after)
             prepared = self._prepare(order, reservation)
+            self._reserve(changes)
             (signature,) = await sign_all(self._core.signer, [prepared.statement])
             made = _Made(order, reservation, prepared, prepared.complete(signature), rule)
             return await self._commit(request, made)
@@ -176,35 +177,41 @@ class Infrastructure:
             raise AlgorithmRefusedError(decision.reason, field="csr")
         return decision.rule
 
-    def _reservation(self, request: Call, order: Order, now: datetime) -> Reservation:
-        """The serial and validity of this call: those of its first attempt, if there was one."""
+    def _reservation(
+        self, request: Call, order: Order, now: datetime
+    ) -> tuple[Reservation, list[Change]]:
+        """Serial and validity of this call, and what has to be stored before anything is signed.
+
+        They are those of its first attempt, if there was one. Another body is another attempt,
+        though it comes with the same key: no serial is signed twice for different certificates.
+        """
         scope: dict[str, Any] = {
             "tenant": request.caller.tenant,
             "principal": request.caller.name,
             "route": request.route,
-            "idempotency_key": request.key,
+            "idempotency_key": f"{request.key} {request.body_sha256}",
         }
+        changes: list[Change] = []
         for stored in self._core.ledger.find(Reservation, limit=1, **scope):
             if stored.expires > now:
-                return stored
-            self._core.ledger.reserve([Delete(stored)])
+                return stored, []
+            changes.append(Delete(stored))
         issuer = self._core.authorities[INFRASTRUCTURE].issuer
         start = now - self._core.limits.backdate
         serial = int.from_bytes(self._core.ids.random(16), "big") or 1
         fresh = Reservation(
-            tenant=request.caller.tenant,
             authority=INFRASTRUCTURE,
             serial=Serial(serial_hex(serial)),
-            principal=request.caller.name,
-            route=request.route,
-            idempotency_key=request.key,
             not_before=start,
             not_after=min(start + self._lifetime(order), issuer.not_after),
             expires=now + self._core.limits.enrolment_ttl,
+            **scope,
         )
-        if self._core.ledger.reserve([Insert(fresh)]) is not None:
+        return fresh, [*changes, Insert(fresh)]
+
+    def _reserve(self, changes: list[Change]) -> None:
+        if changes and self._core.ledger.reserve(changes) is not None:
             raise UnavailableError("the same request is being answered; try again")
-        return fresh
 
     def _lifetime(self, order: Order) -> timedelta:
         longest = order.profile.validity
@@ -222,7 +229,7 @@ class Infrastructure:
             dns=order.dns,
             ips=order.ips,
         )
-        return self._core.authorities[INFRASTRUCTURE].certificates.prepare(request)
+        return prepare(self._core.authorities[INFRASTRUCTURE], request)
 
     async def _commit(self, request: Call, made: _Made) -> Answer:
         event = self._event(request.caller, made)

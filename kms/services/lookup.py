@@ -130,9 +130,14 @@ class Lookup:
         return record
 
     def events(
-        self, tenant: TenantId | None, *, after: int = -1, limit: int = PAGE
+        self,
+        tenant: TenantId | None,
+        *,
+        after: int = -1,
+        limit: int = PAGE,
+        openings: bool = False,
     ) -> Page[SeenEvent]:
-        """Events of the current epoch above an index, with the openings that still exist."""
+        """Events of the current epoch above an index; `openings` adds those that still exist."""
         head = self._core.ledger.head()
         if head is None:
             return Page([])
@@ -140,12 +145,14 @@ class Lookup:
         records = self._core.ledger.find(
             Event, log=head.log, after=(head.log, after), limit=min(limit, PAGE), **where
         )
-        shown = [self._seen(r) for r in records if r.index < self._core.sequencer.signed_size]
+        shown = [
+            self._seen(r, openings) for r in records if r.index < self._core.sequencer.signed_size
+        ]
         more = len(records) == min(limit, PAGE) and len(shown) == len(records)
         return Page(shown, records[-1].index if more else None)
 
-    def event(self, tenant: TenantId | None, index: int) -> SeenEvent:
-        """One event by index.
+    def event(self, tenant: TenantId | None, index: int, *, openings: bool = False) -> SeenEvent:
+        """One event by index; `openings` adds those that still exist.
 
         Raises:
             NotFoundError: No such event in reach.
@@ -156,7 +163,7 @@ class Lookup:
             raise NotFoundError("there is no such event", field="index")
         if tenant is not None and record.tenant != tenant:
             raise NotFoundError("there is no such event", field="index")
-        return self._seen(record)
+        return self._seen(record, openings)
 
     async def receipt(self, tenant: TenantId | None, index: int) -> dict[str, object]:
         """A receipt of an event against the newest signed checkpoint."""
@@ -240,6 +247,8 @@ class Lookup:
             return record.index < self._signed_size(record.log)
         return False
 
-    def _seen(self, event: Event) -> SeenEvent:
+    def _seen(self, event: Event, wanted: bool) -> SeenEvent:  # noqa: FBT001 - private
+        if not wanted:
+            return SeenEvent(event, [])
         openings = self._core.ledger.find(OpeningRecord, tenant=event.tenant, event=event.event)
         return SeenEvent(event, openings)

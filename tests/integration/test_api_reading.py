@@ -101,6 +101,22 @@ async def test_events_receipts_and_entries_prove_each_other(tmp_path: Path):
         assert b"ada.lovelace" not in b"".join(leaves.values())
 
 
+async def test_names_are_for_those_concerned_and_not_for_auditors(tmp_path: Path):
+    async with site(tmp_path) as made:
+        await enrol(made.world, new_device(made.world, "ada.lovelace", "phone"))
+        index = (await made.caller("auditor").get("/v1/log")).json()["size"] - 1
+
+        async def names(who: str) -> set[str]:
+            event = (await made.caller(who).get(f"/v1/events/{index}")).json()
+            listed = await made.caller(who).get(f"/v1/events?after={index - 1}")
+            assert listed.json()["events"] == [event]
+            return {opening["value"] for opening in event["openings"]}
+
+        assert await names("auditor") == set()
+        for who in ("officer", "messenger"):
+            assert await names(who) == {TENANT, "messenger", "ada.lovelace", "phone"}
+
+
 async def test_what_is_not_in_the_log_is_not_found(tmp_path: Path):
     async with site(tmp_path) as made:
         auditor = made.caller("auditor")

@@ -148,7 +148,7 @@ def _export(kms: Kms, outcome: Outcome) -> None:
     kms.say("\nEverything as plain files")
     for _ in range(_EXPORTS):
         kms.as_client(OFFICER, "authority", "export", str(here.record))
-        outcome.log = kms.as_client(AUDITOR, "log", "export", str(here.record))
+        outcome.log = kms.as_client(OFFICER, "log", "export", str(here.record))
         tenants = [item["tenant"] for item in kms.as_client(OFFICER, "tenant", "list")["tenants"]]
         known = [
             item
