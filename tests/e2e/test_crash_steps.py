@@ -4,19 +4,24 @@ Clients send the same request with the same Idempotency-Key until it is answered
 books of the stopped service are held against each other and against what was acknowledged.
 """
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from kms.device import Device
 from tests.support.acknowledged import Acknowledged
 from tests.support.books import books_of, sweep_later
-from tests.support.calling import Client
+from tests.support.calling import LOST, Client
 from tests.support.crashing import COMMAND, arm
-from tests.support.running import MESSENGER, OFFICER, Home, Service, running, wait_for
+from tests.support.running import MESSENGER, OFFICER, TENANT, Home, Service, running, wait_for
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -47,6 +52,7 @@ USUAL = {
     "batch": ["signer:people-1.signed", "worker:commit.after-commit", "worker:note.after-commit"],
     "revoke": ["worker:commit.after-commit", "signer:head.remember"],
     "crl": ["worker:people-1.told", "worker:commit.before-commit"],
+    "certify": ["worker:infrastructure-1.told"],
 }
 EVERY = {
     "order": ORDERS,
@@ -54,8 +60,20 @@ EVERY = {
     "batch": ALL,
     "revoke": [*COMMITS, *HEADS],
     "crl": [*ALL, "worker:reserve.after-commit"],
+    "certify": [
+        *(point.replace("people", "infrastructure") for point in SIGNING),
+        *COMMITS,
+        "worker:reserve.after-commit",
+    ],
 }
 BATCH = 6
+
+
+def csr() -> str:
+    """A request for a fresh key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 
 class Ministry:
@@ -113,12 +131,11 @@ class Ministry:
     def enrol_batch(self, point: str, passing: int) -> None:
         devices = self.devices(BATCH, identity="Ed25519")
         items = [device.request("device-identity") for device in devices]
-        begun = [
-            item["body"] for item in self.post("/v1/enrolments:batch", {"items": items})["results"]
-        ]
+        answer = self.post("/v1/enrolments:batch", {"items": items})
+        begun = [item["body"] for item in answer["results"]]
         proofs = [
-            {"enrolment": answer["enrolment"], **device.prove(answer)}
-            for device, answer in zip(devices, begun, strict=True)
+            {"enrolment": item["enrolment"], **device.prove(item)}
+            for device, item in zip(devices, begun, strict=True)
         ]
         ended = self.die(
             point, passing, lambda: self.post("/v1/enrolments:batch-proofs", {"items": proofs})
@@ -137,6 +154,18 @@ class Ministry:
         )
         assert answer.status == 201, answer.body
 
+    def certify(self, point: str) -> None:
+        """A server's certificate, and a client that comes back with another request instead."""
+        path, key = "/v1/certificates", secrets.token_hex(8)
+        first, second = ({"tenant": TENANT, "name": MESSENGER, "csr": csr()} for _ in range(2))
+        with contextlib.suppress(*LOST):
+            self.die(point, 1, lambda: self.officer.post(path, first, key))
+        answer = self.officer.until_answered(path, second, key)
+        assert answer.status in (201, 422), answer.body
+        if answer.status == 422:
+            assert answer.problem == "idempotency-key-reused"
+            assert self.officer.until_answered(path, first, key).status == 201
+
     def at(self, kind: str, point: str) -> None:
         """One kind of work while a process dies at that point."""
         if kind in ("order", "enrol"):
@@ -146,6 +175,8 @@ class Ministry:
             self.enrol_batch(point, 3 if point.endswith(("people-1.sign", ".signed")) else 1)
         elif kind == "revoke":
             self.revoke(point)
+        elif kind == "certify":
+            self.certify(point)
         else:
             self.publish(point)
 
@@ -172,7 +203,7 @@ def prove_the_books(ministry: Ministry, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kinds", [("order", "enrol"), ("batch", "revoke", "crl")], ids=["single", "others"]
+    "kinds", [("order", "enrol"), ("batch", "revoke", "crl", "certify")], ids=["single", "others"]
 )
 def test_killed_between_steps(ministry: Ministry, tmp_path: Path, kinds: tuple[str, ...]):
     for kind in kinds:
