@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, cast
+from types import NoneType
+from typing import Any
 
 import rfc8785
 
@@ -67,16 +68,21 @@ def _is_plain(value: object) -> bool:
     It sorts names by code points where RFC 8785 sorts by UTF-16 units, and writes numbers as
     Python does: so only ASCII names, no floats, no integers beyond those of a double.
     """
-    kind = type(value)
-    if kind is str or kind is bool or value is None:
-        return True
     if isinstance(value, dict):
-        return kind is dict and all(
-            type(name) is str and name.isascii() and _is_plain(item) for name, item in value.items()
-        )
-    if kind is list or kind is tuple:
-        return all(map(_is_plain, cast("Sequence[object]", value)))
-    return kind is int and abs(cast("int", value)) <= _MAX_INTEGER
+        for name, item in value.items():
+            if type(name) is not str or not name.isascii():
+                return False
+            if type(item) is not str and not _is_plain(item):
+                return False
+        return type(value) is dict
+    if isinstance(value, list | tuple):
+        for item in value:
+            if type(item) is not str and not _is_plain(item):
+                return False
+        return type(value) in {list, tuple}
+    if type(value) is int:
+        return abs(value) <= _MAX_INTEGER
+    return type(value) in {str, bool, NoneType}
 
 
 _MAX_INTEGER = 2**53 - 1
@@ -108,7 +114,7 @@ def unb64(text: str) -> bytes:
 
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with `Z`, whole seconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).isoformat(timespec="seconds")[:19] + "Z"
 
 
 def parse_timestamp(text: str) -> datetime:

@@ -1,6 +1,7 @@
 """Both writers of canonical JSON agree wherever the quick one is taken (RFC 8785)."""
 
 import json
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -66,3 +67,16 @@ def test_the_quick_writer_is_taken_for_leaves() -> None:
     assert wire._is_plain(leaf)
     assert not wire._is_plain({"ratio": 0.5})
     assert json.loads(wire.canonical(leaf)) == leaf
+
+
+@given(
+    st.datetimes(
+        datetime(1000, 1, 2),  # noqa: DTZ001 - bounds are given without a zone
+        datetime(9999, 12, 30),  # noqa: DTZ001 - as above
+        timezones=st.just(timezone(timedelta(hours=2))),
+    )
+)
+def test_timestamps_are_utc_and_come_back_without_their_fractions(moment: datetime) -> None:
+    text = wire.timestamp(moment)
+    assert text == moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert wire.parse_timestamp(text) == moment.replace(microsecond=0)
