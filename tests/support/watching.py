@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from tests.support.calling import Answer, Client
-from tests.support.running import Service
+from tests.support.running import Service, wait_for
 
 OWN_PACE = {"signer_mark"}
 """Tables that the service changes by itself."""
@@ -27,6 +27,14 @@ def state_of(service: Service) -> dict[str, str]:
             ).hexdigest()
             for name in names
         }
+
+
+@contextmanager
+def until_listed(service: Service, authority: str = "people") -> Iterator[None]:
+    """Something is revoked; the service makes a new list by itself, and is at rest then."""
+    before = service.metric("kms_crl_number", authority=authority)
+    yield
+    wait_for(lambda: service.metric("kms_crl_number", authority=authority) > before)
 
 
 @contextmanager
