@@ -72,7 +72,13 @@ class Device:
     """
 
     def __init__(
-        self, user: str, device: str, slots: Mapping[str, str], expectations: Expectations
+        self,
+        user: str,
+        device: str,
+        slots: Mapping[str, str],
+        expectations: Expectations,
+        *,
+        renews: str | None = None,
     ) -> None:
         """Generate the keys.
 
@@ -81,6 +87,8 @@ class Device:
             device: Device id.
             slots: Slot name to algorithm name, in the order they are sent.
             expectations: Whom to believe.
+            renews: SHA-256 (hex) of the identity certificate that this enrolment follows; None
+                for a device that is not known yet. Keys are new either way.
 
         Raises:
             UsageError: An id has not the documented form, or an algorithm is unknown.
@@ -90,6 +98,7 @@ class Device:
         self.user = user
         self.device = device
         self.expectations = expectations
+        self.renews = renews
         self.keys = {name: SlotKey.generate(algorithm) for name, algorithm in slots.items()}
         self._bundle: str | None = None
         self._transcript: wire.Transcript | None = None
@@ -97,6 +106,11 @@ class Device:
     def __repr__(self) -> str:
         slots = ", ".join(f"{name}: {key.algorithm}" for name, key in self.keys.items())
         return f"<Device {self.device} of {self.user}, {slots}>"
+
+    @property
+    def _purpose(self) -> wire.EnrolmentPurpose:
+        enrolling = self.renews is None
+        return wire.EnrolmentPurpose.ENROL if enrolling else wire.EnrolmentPurpose.RENEW
 
     def request(self, bundle: str) -> dict[str, Any]:
         """Body of `POST /v1/enrolments`.
@@ -109,7 +123,7 @@ class Device:
             "user": self.user,
             "device": self.device,
             "bundle": bundle,
-            "purpose": wire.EnrolmentPurpose.ENROL.value,
+            "purpose": self._purpose.value,
             "slots": [
                 {
                     "name": name,
@@ -193,7 +207,7 @@ class Device:
             authority=self.expectations.authority,
             tenant=self.expectations.tenant,
             enrolment=answers.text(answer, "enrolment", _ENROLMENT),
-            purpose=wire.EnrolmentPurpose.ENROL,
+            purpose=self._purpose,
             user=self.user,
             device=self.device,
             bundle=self._bundle,
@@ -204,6 +218,7 @@ class Device:
                 wire.TranscriptSlot(name, self.keys[name].algorithm, self.keys[name].public_key)
                 for name in self._order(document)
             ),
+            previous=self.renews,
         )
 
     def _order(self, document: object) -> list[str]:

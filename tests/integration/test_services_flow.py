@@ -1,11 +1,12 @@
 """The main flow through the use cases, driven by the reference client, over in-memory ports."""
 
 import asyncio
+import hashlib
 from pathlib import Path
 
 import pytest
 
-from kms.device import Device
+from kms.device import Device, TranscriptMismatchError
 from kms.domain.records import Device as Device_
 from kms.domain.records import Event, Idempotent, Reason, UserId
 from kms.services.answers import Answer
@@ -18,7 +19,9 @@ from kms.services.errors import (
     NotFoundError,
     ProofFailedError,
     RevokedError,
+    StateError,
 )
+from kms.wire import unb64
 from tests.support.books import check_books
 from tests.support.flow import (
     IDENTITY,
@@ -176,3 +179,35 @@ async def test_stored_answers_and_finished_enrolments_are_deleted_in_time(tmp_pa
         with pytest.raises(NotFoundError):
             await prove(made, device, answer, "once")
         assert made.ledger.count(Idempotent, principal="messenger") == 0
+
+
+async def test_a_device_is_renewed_with_new_keys_and_knows_what_it_follows(tmp_path: Path):
+    async with world(tmp_path) as made:
+        first = await enrol(made, new_device(made, "ada", "phone"))
+        made.clock.advance(days=30)
+        with pytest.raises(StateError):
+            await order(made, new_device(made, "ada", "phone"))
+        identity = unb64(first["certificates"][0]["certificate"])
+        follows = hashlib.sha256(identity).hexdigest()
+        again = Device("ada", "phone", SLOTS, expectations(made), renews=follows)
+        renewed = await enrol(made, again)
+        assert renewed["certificates"][0]["serial"] != first["certificates"][0]["serial"]
+        newest = made.ledger.find(Event, descending=True, limit=1)[0]
+        assert newest.type == "device.renewed"
+        await check_books(made)
+
+
+async def test_a_device_refuses_to_follow_another_certificate(tmp_path: Path):
+    async with world(tmp_path) as made:
+        await enrol(made, new_device(made, "ada", "phone"))
+        stranger = Device("ada", "phone", SLOTS, expectations(made), renews="00" * 32)
+        answer = await order(made, stranger)
+        with pytest.raises(TranscriptMismatchError):
+            stranger.prove(answer)
+
+
+async def test_nothing_is_renewed_that_was_never_enrolled(tmp_path: Path):
+    async with world(tmp_path) as made:
+        device = Device("ada", "phone", SLOTS, expectations(made), renews="00" * 32)
+        with pytest.raises(StateError):
+            await order(made, device)
