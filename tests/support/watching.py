@@ -44,7 +44,8 @@ def changing_nothing(service: Service) -> Iterator[None]:
     yield
     after = state_of(service)
     assert after.keys() == before.keys()
-    assert not [name for name in before if before[name] != after[name]]
+    changed = [name for name in before if before[name] != after[name]]
+    assert not changed, changed
     assert service.metric("kms_log_size") == size
 
 
