@@ -5,6 +5,7 @@ No clock is asked: validity is measured at the time the log gives, which the che
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 
 from kms import wire
 from kms.device import answers
@@ -148,8 +150,12 @@ def _certificate(
 
 def _load(data: bytes, where: str) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(data)
-    except _X509_ERRORS as error:
+        with warnings.catch_warnings():
+            # What the library still reads with a warning (a serial that is not positive) is no
+            # certificate to believe.
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            return x509.load_der_x509_certificate(data)
+    except (*_X509_ERRORS, CryptographyDeprecationWarning) as error:
         raise MalformedAnswerError(f"{where}: not a certificate in DER") from error
 
 
@@ -236,9 +242,11 @@ def _event(leaf: bytes, transcript: wire.Transcript) -> tuple[Mapping[str, Any],
         raise UntrustedAnswerError("the leaf is not JSON") from error
     if not canonical or not isinstance(event, dict):
         raise UntrustedAnswerError("the leaf is not a canonical JSON object")
+    renewing = transcript.purpose is wire.EnrolmentPurpose.RENEW
+    kind = wire.EventType.DEVICE_RENEWED if renewing else wire.EventType.DEVICE_ENROLLED
     expected = {
         "version": wire.LEAF_VERSION,
-        "type": wire.EventType.DEVICE_ENROLLED.value,
+        "type": kind.value,
         "origin": transcript.origin,
     }
     for name, value in expected.items():
