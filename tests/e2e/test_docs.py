@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from kms.settings import GIVEN, Settings
+from tests.e2e.conftest import _once
 from tests.support.checkout import Checkout, make_checkout
 from tests.support.documents import LANGUAGES, ROOT, Document, appears, documents
 from tests.support.running import alive, reachable_directory
@@ -27,8 +28,7 @@ def named(item: Document) -> str:
 @pytest.fixture(scope="session")
 def founded(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout after its first `make serve`; tests copy it."""
-    root = tmp_path_factory.mktemp("founded")
-    return make_checkout(root)
+    return Checkout(_once(tmp_path_factory, "founded", make_checkout))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ LANGUAGES = frozenset({"sh", "python", "toml", "console", "text", "json", "ini"}
 RUNNABLE = frozenset({"sh", "python", "toml"})
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_COMMENT = re.compile(r"<!-- (.*?) -->\n\Z", re.DOTALL)
+_COMMENT = re.compile(r"<!-- ((?:(?!-->).)*) -->\n\Z", re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _FILE = re.compile(r"\A# (var/[\w./-]+)\n")
 
@@ -86,10 +86,10 @@ class Document:
 
     def script(self) -> str:
         """Its runnable blocks as one shell script, which tells on standard error where it is."""
-        parts = ["set -eu\n"]
+        parts = ["set -eu\nat() { printf '\\n@ %s\\n' \"$1\" >&2; }\n"]
         for block in self.blocks:
             if block.runnable:
-                parts.append(f"echo {shlex.quote(f'@ {self.name}:{block.line}')} >&2\n")
+                parts.append(f"at {shlex.quote(f'{self.name}:{block.line}')}\n")
                 parts.append(block.text if block.language == "sh" else _written(block))
         return "".join(parts)
 
