@@ -188,9 +188,9 @@ class Metrics:
         self._sign_seconds.observe(seconds)
         self._statements.labels(outcome).inc(statements)
 
-    def issued(self, profile: str, algorithm: str) -> None:
-        """A certificate was released."""
-        self._issued.labels(profile, algorithm).inc()
+    def issued(self, profile: str, algorithm: str, certificates: int = 1) -> None:
+        """Certificates were released."""
+        self._issued.labels(profile, algorithm).inc(certificates)
 
     def revoked(self, kind: str, certificates: int) -> None:
         """A revocation took effect."""

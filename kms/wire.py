@@ -258,9 +258,17 @@ def commitment(opening: bytes, kind: Committed, tenant: str, value: str) -> byte
     """
     if len(opening) != OPENING_SIZE:
         raise WireError(f"an opening has {OPENING_SIZE} bytes, not {len(opening)}")
-    parts = (tenant.encode(), value.encode())
-    framed = b"".join(len(part).to_bytes(2, "big") + part for part in parts)
-    message = opening + kind.value.encode() + framed
+    owner, content = tenant.encode(), value.encode()
+    message = b"".join(
+        (
+            opening,
+            kind.encode(),
+            len(owner).to_bytes(2, "big"),
+            owner,
+            len(content).to_bytes(2, "big"),
+            content,
+        )
+    )
     return hmac.digest(COMMITMENT_KEY, message, "sha256")
 
 

@@ -4,8 +4,8 @@ All slots of a device are certified together or not at all (P5). The TBSCertific
 the reservation alone, so a retry after a crash signs the identical bytes again.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from kms.domain.records import (
 )
 from kms.services.answers import Answer, AnswerSpec, receipt_slot, render
 from kms.services.batching import breathe
-from kms.services.claims import Claims
+from kms.services.claims import Claims, Held
 from kms.services.core import PEOPLE, Core, covered, prepare, sign_all
 from kms.services.enrolment_changes import (
     Certified,
@@ -96,16 +96,16 @@ class EnrolmentProofs:
         Raises:
             KmsError: As the proofs are refused.
         """
-        with self._claims.hold([order.enrolment]):
+        with self._claims.hold([order.enrolment]) as held:
             reads = Reads(self._core.ledger)
             proven = self._prove(reads, request.caller, order)
-            with self._claims.hold(key_names(proven)):
-                certified = await self._certify(request.caller, [proven])
-                return await self._commit(request, reads, list(certified), self._single)
+            held.add(key_names(proven))
+            certified = await self._certify(request.caller, [proven])
+            return await self._commit(request, reads, list(certified), self._single)
 
     async def complete_many(self, request: Call, orders: Sequence[ProofOrder | KmsError]) -> Answer:
         """Certify many devices in one commit; a refused one takes its place as a problem."""
-        with ExitStack() as held:
+        with self._claims.hold() as held:
             reads = Reads(self._core.ledger)
             self._preload(reads, request.caller.tenant, orders)
             proven = []
@@ -121,19 +121,19 @@ class EnrolmentProofs:
         (result,) = results
         if isinstance(result, KmsError):
             raise result
-        return AnswerSpec.of(201, self._document(result, 0))
+        return AnswerSpec.of(201, self._document(result, 0, self._chain()))
 
     def _batch(self, results: Sequence[Certified | KmsError]) -> AnswerSpec:
         return AnswerSpec.of(200, {"results": self._results(results)})
 
     def _results(self, results: Sequence[Certified | KmsError]) -> list[dict[str, Any]]:
         documents = []
-        ordinal = 0
+        chain, ordinal = self._chain(), 0
         for item in results:
             if isinstance(item, KmsError):
                 documents.append(self._core.describe(item))
             else:
-                documents.append({"status": 201, "body": self._document(item, ordinal)})
+                documents.append({"status": 201, "body": self._document(item, ordinal, chain)})
                 ordinal += 1
         return documents
 
@@ -147,14 +147,14 @@ class EnrolmentProofs:
         preload_planning(reads, tenant, found)
 
     def _try_prove(
-        self, held: ExitStack, reads: Reads, caller: Caller, order: ProofOrder | KmsError
+        self, held: Held, reads: Reads, caller: Caller, order: ProofOrder | KmsError
     ) -> Proven | KmsError:
         if isinstance(order, KmsError):
             return order
         try:
-            held.enter_context(self._claims.hold([order.enrolment]))
+            held.add([order.enrolment])
             proven = self._prove(reads, caller, order)
-            held.enter_context(self._claims.hold(key_names(proven)))
+            held.add(key_names(proven))
         except REFUSALS as error:
             return error
         return proven
@@ -348,6 +348,7 @@ class EnrolmentProofs:
             raise ChallengeUsedError("the enrolment was completed meanwhile")
 
     def _count(self, results: Sequence[Certified | KmsError]) -> None:
+        released: Counter[tuple[str, str]] = Counter()
         for item in results:
             if isinstance(item, KmsError):
                 self._core.observer.refused(item.problem)
@@ -355,11 +356,14 @@ class EnrolmentProofs:
             for slot in item.proven.slots:
                 if slot.key.modulus is not None:
                     self._checks.registered(slot.key.modulus)
-                self._core.observer.issued(
-                    slot.reservation["profile"], slot.reservation["algorithm"]
-                )
+                released[slot.reservation["profile"], slot.reservation["algorithm"]] += 1
+        for (profile, name), certificates in released.items():
+            self._core.observer.issued(profile, name, certificates)
 
-    def _document(self, item: Certified, ordinal: int) -> dict[str, Any]:
+    def _chain(self) -> list[str]:
+        return [b64(der) for der in self._core.authorities.chain(PEOPLE)]
+
+    def _document(self, item: Certified, ordinal: int, chain: list[str]) -> dict[str, Any]:
         enrolment = item.proven.enrolment
         return {
             "enrolment": enrolment.enrolment,
@@ -376,7 +380,7 @@ class EnrolmentProofs:
                 }
                 for slot, issued in zip(item.proven.slots, item.issued, strict=True)
             ],
-            "chain": [b64(der) for der in self._core.authorities.chain(PEOPLE)],
+            "chain": chain,
             "receipt": receipt_slot(ordinal),
             "leaf": b64(item.event.leaf),
             "openings": [opening.document() for opening in item.event.openings],

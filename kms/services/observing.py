@@ -18,8 +18,8 @@ class Observer(Protocol):
         """A batch came back from the signer; `outcome` is `ok` or the error's code."""
         ...
 
-    def issued(self, profile: str, algorithm: str) -> None:
-        """A certificate was released."""
+    def issued(self, profile: str, algorithm: str, certificates: int = 1) -> None:
+        """Certificates were released."""
         ...
 
     def revoked(self, kind: str, certificates: int) -> None:
@@ -51,7 +51,7 @@ class Silent:
     def signed(self, statements: int, seconds: float, outcome: str) -> None:
         """Nothing."""
 
-    def issued(self, profile: str, algorithm: str) -> None:
+    def issued(self, profile: str, algorithm: str, certificates: int = 1) -> None:
         """Nothing."""
 
     def revoked(self, kind: str, certificates: int) -> None:
