@@ -136,12 +136,12 @@ class Tls(Section):
     certificate_hours: int = _count(
         72,
         1,
-        8760,
+        168,
         "Lifetime of the server certificate. Its key is a 0600 file, not on the token, so keep "
         "this short.",
     )
     renew_before_hours: int = _count(
-        24, 1, 8759, "How long before its end the server certificate is replaced."
+        24, 1, 167, "How long before its end the server certificate is replaced."
     )
 
 
@@ -228,7 +228,7 @@ class Limits(Section):
     crl_validity_seconds: int = _count(
         86_400,
         60,
-        2_592_000,
+        604_800,
         "Distance from thisUpdate to nextUpdate: how long a verifier that is cut off may trust "
         "an old CRL.",
     )

@@ -131,7 +131,13 @@ class ApiClient:
             json={name: value for name, value in body.items() if value is not None},
             headers={"Idempotency-Key": key},
         )
-        return _object(self._send(request))
+        try:
+            return _object(self._send(request))
+        except (RefusedError, UnreachableError) as error:
+            # Whoever is told to repeat under the same key must know it.
+            option = "--idempotency-key"
+            error.remedy = error.remedy.replace(option, f"{option} {self.idempotency_key}")
+            raise
 
     def download(self, path: str) -> bytes:
         """Read bytes.

@@ -118,8 +118,11 @@ class Upkeep:
             health = await self._core.signer.health()
         except HsmError as error:
             raise SignerUnavailableError(f"the signer is away: {error}") from error
-        token = health.token
-        return token, self._core.ledger.get(SignerMark, token) or SignerMark(token, 0)
+        mark = self._core.ledger.get(SignerMark, health.token)
+        if mark is None or mark.counter > health.counter:
+            # No mark yet, or an older copy of the journal was restored: compare all of it again.
+            mark = SignerMark(health.token, 0)
+        return health.token, mark
 
     def _live(self) -> set[str]:
         """Serials that a pending enrolment or a reservation may still use."""

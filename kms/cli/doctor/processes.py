@@ -21,10 +21,12 @@ def processes(patient: Patient, proc: Path = Path("/proc")) -> list[Finding]:
     if not patient.running:
         return [ok(CHECK, "no service is running"), *users(settings, root=os.geteuid() == 0)]
     worker, signer = (_pid(settings.run_dir / f"{name}.pid") for name in ("worker", "signer"))
+    state = _state(settings.run_dir / "state.json")
     if worker is None or signer is None:
+        if state:
+            return children(state)
         remedy = "see its log lines; if another command is at work, wait for its end"
         return [warning(CHECK, "the home is in use, but worker or signer is not there", remedy)]
-    state = _state(settings.run_dir / "state.json")
     return [
         *children(state),
         mapped(proc / str(worker) / "maps", settings.token.module),
