@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from kms.services.ports import LedgerUnavailableError
@@ -147,7 +147,7 @@ def check_pages(connection: Connection) -> list[str]:
     return [f"SQLite: {line}" for line in found if line != "ok"]
 
 
-def explain(error: SQLAlchemyError, place: str) -> str:
+def explain(error: Exception, place: str) -> str:
     """One sentence: what failed, where, and what to do."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     name = str(getattr(cause, "sqlite_errorname", ""))

@@ -82,8 +82,8 @@ class SqlLedger:
 
     def get(self, kind: type[R], *key: Any) -> R | None:
         """See `Ledger.get`."""
-        parameters = statements.old(kind.KEY, key_row(kind, key))
-        rows = self._readers.rows(statements.of(kind).get, parameters)
+        sql = statements.of(kind)
+        rows = self._readers.fetch(sql.get, sql.old_key, key_row(kind, key))
         return shape_of(kind).record(rows[0]) if rows else None
 
     def find(
@@ -110,13 +110,13 @@ class SqlLedger:
 
     def head(self) -> TreeHead | None:
         """See `Ledger.head`."""
-        rows = self._readers.rows(statements.HEAD, {})
+        rows = self._readers.fetch(statements.HEAD, (), ())
         return TreeHead(*rows[0]) if rows else None
 
     def tile(self, log: int, level: int, number: int) -> bytes | None:
         """See `Ledger.tile`."""
-        at = {"of_log": log, "at_level": level, "at_number": number}
-        rows = self._readers.rows(statements.TILE, at)
+        at = (log, level, number)
+        rows = self._readers.fetch(statements.TILE, statements.TILE_NAMES, at)
         return rows[0][0] if rows else None
 
     def reserve(self, changes: Sequence[Change]) -> Conflict | None:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
+    ClauseElement,
     ColumnElement,
     Connection,
     Dialect,
@@ -19,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import insert as sql_insert
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Update
 
 from kms.domain.records import Checkpoint, Epoch, Idempotent, Record
@@ -145,15 +147,16 @@ _STATEMENTS: dict[type[Record], Statements] = {}
 
 
 @lru_cache(maxsize=_FORMS)
-def _compiled(
-    statement: UpdateBase, names: tuple[str, ...], dialect: Dialect
+def compiled(
+    statement: ClauseElement, names: tuple[str, ...], dialect: Dialect
 ) -> tuple[str, Callable[[Row], Row]]:
     """The text of a statement, and how its parameters are picked from values of those names."""
-    compiled = statement.compile(dialect=dialect)
-    wanted = compiled.positiontup
+    text = cast("SQLCompiler", statement.compile(dialect=dialect))
+    wanted = text.positiontup
     if wanted is None:
         raise TypeError(f"{dialect.name} must be set to a positional paramstyle")
-    return compiled.string, tuple_getter(itemgetter, map(names.index, wanted))
+    pick = tuple_getter(itemgetter, map(names.index, wanted)) if wanted else lambda _: ()
+    return text.string, pick
 
 
 def execute_many(
@@ -164,7 +167,7 @@ def execute_many(
     Rows hold what drivers take as it is, so SQLAlchemy's work per value is left out: it would
     cost as much as the database's.
     """
-    text, pick = _compiled(statement, names, connection.dialect)
+    text, pick = compiled(statement, names, connection.dialect)
     return connection.exec_driver_sql(text, [pick(row) for row in rows]).rowcount
 
 
@@ -204,8 +207,7 @@ _EPOCHS, _CHECKPOINTS = TABLES[Epoch], TABLES[Checkpoint]
 HEAD = (
     select(HEADS.c.log, _EPOCHS.c.origin, HEADS.c.size, HEADS.c.root)
     .join(_EPOCHS, _EPOCHS.c.log == HEADS.c.log)
-    .order_by(HEADS.c.log.desc())
-    .limit(1)
+    .where(HEADS.c.log == select(func.max(HEADS.c.log)).scalar_subquery())
 )
 """Head of the newest epoch."""
 
@@ -230,6 +232,8 @@ TILE = select(TILES.c.hashes).where(
     TILES.c.level == bindparam("at_level"),
     TILES.c.number == bindparam("at_number"),
 )
+TILE_NAMES = ("of_log", "at_level", "at_number")
+"""Names of its parameters."""
 
 ADD_TILE = sql_insert(TILES)
 
