@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,12 @@ from hsm_drivers.ports import (
 Observer = Callable[[str, float, str], None]
 """Told of each request: operation, seconds, `"ok"` or the error's code. Must not raise."""
 
+GREETING_SECONDS = 3.0
+"""How long a new connection may take to its first answer: a signer that starts again needs about
+one second, and whoever listens for it accepts connections while it is not there."""
+PAUSE_SECONDS = 1.0
+"""How long requests fail at once after a connection failed."""
+
 _A = TypeVar("_A", bound=frames.Answer)
 
 
@@ -36,19 +43,29 @@ class SignerClient:
     one from `sign`, nothing is known: the batch may be signed and journalled, or never have come.
     """
 
-    def __init__(self, path: Path, timeout: float = 30.0, observer: Observer = _unobserved) -> None:
+    def __init__(
+        self,
+        path: Path,
+        timeout: float = 30.0,
+        observer: Observer = _unobserved,
+        *,
+        greeting: float = GREETING_SECONDS,
+    ) -> None:
         """Connect to nothing yet.
 
         Args:
             path: The signer's Unix socket.
             timeout: Seconds for one request, waiting for its turn included.
             observer: For metrics.
+            greeting: Seconds for a new connection to its first answer.
         """
         self._path = path
         self._timeout = timeout
         self._observer = observer
         self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
+        self._greeting = greeting
+        self._failed_at = -math.inf
         self._ids = itertools.count()
         self._closed = False
         self.waiting = 0
@@ -153,12 +170,45 @@ class SignerClient:
             ) from error
 
     async def _connected(self) -> "_Connection":
+        """The open connection, or a new one that has answered.
+
+        Whoever waited while another request failed to connect shares its failure, and so does who
+        comes right after: a queue of requests must not wait as often as it is long.
+        """
+        asked = time.monotonic()
         async with self._connecting:
             if self._closed:
                 raise TokenUnavailableError("the connection to the signer was closed on this side")
-            if self._connection is None or self._connection.broken:
-                self._connection = await _Connection.open(self._path)
+            if self._connection is not None and not self._connection.broken:
+                return self._connection
+            if self._failed_at >= asked - PAUSE_SECONDS:
+                raise self._no_answer()
+            try:
+                self._connection = await self._greeted()
+            except BaseException:  # given up by the caller, too: it did not answer so far
+                self._failed_at = time.monotonic()
+                raise
             return self._connection
+
+    async def _greeted(self) -> "_Connection":
+        """A connection whose other end has answered: that it was accepted says nothing."""
+        connection = await _Connection.open(self._path)
+        number = next(self._ids)
+        try:
+            async with asyncio.timeout(self._greeting):
+                await connection.exchange(number, frames.encode(frames.ReadKeys(number)))
+        except TimeoutError:
+            await connection.aclose()
+            raise self._no_answer() from None
+        except BaseException:
+            await connection.aclose()
+            raise
+        return connection
+
+    def _no_answer(self) -> TokenUnavailableError:
+        return TokenUnavailableError(
+            f"no signer answers at {self._path}; it is being started again, or is wedged"
+        )
 
 
 def _as_expected(answer: frames.Answer, expected: type[_A]) -> _A:
