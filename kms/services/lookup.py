@@ -6,7 +6,6 @@ from typing import Any, Generic, TypeVar
 from kms.domain.records import (
     Certificate,
     CertificateStatus,
-    Checkpoint,
     Device,
     DeviceId,
     Epoch,
@@ -22,6 +21,7 @@ from kms.domain.records import (
 from kms.services.answers import receipt_document
 from kms.services.core import Core
 from kms.services.errors import NotFoundError
+from kms.services.heads import newest_signed
 from kms.tlog.tiles import TILE_WIDTH, encode_entries
 
 PAGE = 100
@@ -179,13 +179,10 @@ class Lookup:
             NotFoundError: None is signed yet.
         """
         log = self._log(log)
-        newest = self._core.ledger.find(
-            Checkpoint, log=log, order=("size",), descending=True, limit=64
-        )
-        for record in newest:
-            if record.note:
-                return record.note
-        raise NotFoundError("no checkpoint is signed yet")
+        newest = newest_signed(self._core.ledger, log)
+        if newest is None:
+            raise NotFoundError("no checkpoint is signed yet")
+        return newest.note
 
     def tile(self, log: LogId | None, level: int, number: int, width: int) -> bytes:
         """A hash tile of exactly `width` hashes, as far as the signed log goes.
@@ -236,10 +233,8 @@ class Lookup:
         head = self._core.ledger.head()
         if head is not None and head.log == log:
             return self._core.sequencer.signed_size
-        newest = self._core.ledger.find(
-            Checkpoint, log=log, order=("size",), descending=True, limit=64
-        )
-        return next((record.size for record in newest if record.note), 0)
+        newest = newest_signed(self._core.ledger, log)
+        return 0 if newest is None else newest.size
 
     def _released(self, tenant: TenantId, event: EventId) -> bool:
         """Whether a signed checkpoint of any epoch covers the event."""

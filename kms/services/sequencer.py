@@ -21,6 +21,7 @@ from kms.domain.records import Checkpoint as CheckpointRecord
 from kms.domain.records import LogId
 from kms.services.batching import Batcher
 from kms.services.errors import LogUnavailableError, SignerUnavailableError
+from kms.services.heads import first_signed_after, newest_signed
 from kms.services.observing import Observer
 from kms.services.ports import Conflict, Ledger, LedgerUnavailableError, Placed, TreeHead, Unit
 from kms.tlog.checkpoint import Checkpoint
@@ -33,6 +34,8 @@ T = TypeVar("T")
 
 MAX_UNITS = 512
 BACKLOG = 4096
+FAIL_SAFE_SECONDS = 2.0
+"""How long a revocation that has taken effect waits for its receipt; then it is `pending`."""
 
 
 class LogRolledBackError(LogUnavailableError):
@@ -130,10 +133,8 @@ class Sequencer:
         head = self._ledger.head()
         if head is None:
             return
-        newest = self._ledger.find(
-            CheckpointRecord, log=head.log, order=("size",), descending=True, limit=64
-        )
-        self._signed_size = next((record.size for record in newest if record.note), 0)
+        newest = newest_signed(self._ledger, head.log)
+        self._signed_size = 0 if newest is None else newest.size
 
     async def recover(self) -> None:
         """Sign and store a committed but unsigned head; called at start and after an outage.
@@ -157,20 +158,21 @@ class Sequencer:
         record = self._ledger.get(CheckpointRecord, log, size)
         if record is not None and record.note:
             return record.note
-        return self._next_note(log, size)
-
-    def _next_note(self, log: LogId, size: int) -> bytes:
-        """A crash can leave a size unsigned that later commits have passed: take the next one."""
-        for record in self._ledger.find(CheckpointRecord, log=log, after=(log, size), limit=16):
-            if record.note:
-                return record.note
-        raise SignerUnavailableError("the log's head is not signed yet; try again")
+        # A crash can leave a size unsigned that later commits have passed: take the next one.
+        record = first_signed_after(self._ledger, log, size)
+        if record is None:
+            raise SignerUnavailableError("the log's head is not signed yet; try again")
+        return record.note
 
     async def _commit_group(
         self, group: list[tuple[Unit, bool]]
     ) -> list[Sealed | Conflict | Exception]:
-        """Commit what may be committed, sign the head, answer each."""
-        away = await self._signer_away()
+        """Commit what may be committed, sign the head, answer each.
+
+        What takes effect without the signer does not wait for it either.
+        """
+        must_sign = any(unit.events and not fail_safe for unit, fail_safe in group)
+        away = await self._signer_away() if must_sign else None
         allowed = [fail_safe or not unit.events or away is None for unit, fail_safe in group]
         units = [unit for (unit, _), ok in zip(group, allowed, strict=True) if ok]
         placed = iter(await self._commit(units))
@@ -179,7 +181,10 @@ class Sequencer:
             isinstance(outcome, Placed) and unit.events
             for outcome, (unit, _) in zip(outcomes, group, strict=True)
         )
-        note, failure = await self._try_sign() if needs_head else (None, None)
+        note: bytes | None = None
+        failure = away
+        if needs_head and away is None:
+            note, failure = await self._try_sign(None if must_sign else FAIL_SAFE_SECONDS)
         return [
             self._answer(unit, fail_safe, outcome, note, failure)
             for (unit, fail_safe), outcome in zip(group, outcomes, strict=True)
@@ -252,9 +257,16 @@ class Sequencer:
                 "Run `kms log new-epoch`."
             )
 
-    async def _try_sign(self) -> tuple[bytes | None, Exception | None]:
+    async def _try_sign(self, patience: float | None) -> tuple[bytes | None, Exception | None]:
+        """The signed head, or why there is none within so many seconds (None: as long as it takes).
+
+        Given up, it is signed by the next commit or by `recover`, as after a crash.
+        """
         try:
-            return await self._sign_committed(), None
+            async with asyncio.timeout(patience):
+                return await self._sign_committed(), None
+        except TimeoutError:
+            return None, SignerUnavailableError("the signer does not answer")
         except (SignerUnavailableError, LogUnavailableError) as error:
             return None, error
         except LedgerUnavailableError as error:

@@ -1,0 +1,41 @@
+"""Which heads of the log are signed. Those between them stay unsigned for good."""
+
+from collections.abc import Iterator
+
+from kms.domain.records import Checkpoint, LogId
+from kms.services.ports import Ledger
+
+_PAGE = 500
+
+
+def newest_signed(ledger: Ledger, log: LogId) -> Checkpoint | None:
+    """The newest signed checkpoint of an epoch; None before the first."""
+    return next(_signed(ledger, log, None, descending=True), None)
+
+
+def first_signed_after(ledger: Ledger, log: LogId, size: int) -> Checkpoint | None:
+    """The smallest signed checkpoint beyond `size`; once there is one, always the same."""
+    return next(_signed(ledger, log, size, descending=False), None)
+
+
+def _signed(
+    ledger: Ledger, log: LogId, start: int | None, *, descending: bool
+) -> Iterator[Checkpoint]:
+    """Signed checkpoints from `start` on.
+
+    While the signer is away every revocation leaves an unsigned head, so any number of them can
+    stand in a row.
+    """
+    while True:
+        page = ledger.find(
+            Checkpoint,
+            log=log,
+            order=("size",),
+            descending=descending,
+            after=None if start is None else (start,),
+            limit=_PAGE,
+        )
+        yield from (record for record in page if record.note)
+        if len(page) < _PAGE:
+            return
+        start = page[-1].size
