@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from dataclasses import dataclass, replace
 
+from hsm_drivers.errors import HsmError
 from kms.domain.authorisation import Caller
 from kms.domain.records import (
     SYSTEM_TENANT,
@@ -19,13 +20,14 @@ from kms.domain.records import (
     Role,
 )
 from kms.services.core import ActiveAuthority, Core, sign_all
-from kms.services.errors import UnavailableError
+from kms.services.errors import SignerUnavailableError, UnavailableError
 from kms.services.ports import Conflict, EventDraft, Insert, Replace, Unit
 from kms.wire import Committed, EventType, timestamp
 from pki.crl import RevokedEntry
 
 SERVICE = Caller(SYSTEM_TENANT, "service", Role.OFFICER, ())
 """The actor of what the service does by itself."""
+_PAGE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,34 +47,62 @@ class Crls:
         self._core = core
         self._published: dict[str, Published] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._stale: set[str] = set()
 
     def load(self) -> None:
-        """Learn the newest published lists from the ledger."""
+        """Learn the newest published lists from the ledger, and which a crash left stale."""
         for authority in self._core.authorities.all():
             name = authority.record.name
-            records = self._core.ledger.find(
-                Crl, tenant=SYSTEM_TENANT, authority=name, descending=True, limit=16
-            )
-            newest = next((record for record in records if record.der), None)
+            newest = self._newest(name)
             if newest is not None:
                 self._remember(newest)
+                if self._is_stale(newest):
+                    self._stale.add(name)
+
+    def _newest(self, name: str) -> Crl | None:
+        """The newest list that was committed; numbers that came to nothing stand between them."""
+        after: tuple[object, ...] | None = None
+        while True:
+            page = self._core.ledger.find(
+                Crl,
+                tenant=SYSTEM_TENANT,
+                authority=name,
+                order=("number",),
+                descending=True,
+                after=after,
+                limit=_PAGE,
+            )
+            for record in page:
+                if record.der:
+                    return record
+            if len(page) < _PAGE:
+                return None
+            after = (page[-1].number,)
+
+    def _is_stale(self, newest: Crl) -> bool:
+        """Whether it may lack a revocation: a crash loses what was still to be listed.
+
+        Records of revoked certificates stay for good, so as many entries as records are all.
+        """
+        status = (CertificateStatus.REVOKED, CertificateStatus.ORPHANED)
+        revoked = self._core.ledger.count(Certificate, authority=newest.authority, status=status)
+        return revoked != newest.entries
 
     def published(self, authority: str) -> Published | None:
         """The newest list that may be shown."""
         return self._published.get(authority)
 
     def due(self) -> list[str]:
-        """Authorities whose list is missing or older than the interval."""
-        now = self._core.clock.now()
-        names = []
-        for authority in self._core.authorities.all():
-            current = self._published.get(authority.record.name)
-            if current is None:
-                names.append(authority.record.name)
-                continue
-            if now >= current.record.this_update + self._core.limits.crl_interval:
-                names.append(authority.record.name)
-        return names
+        """Authorities whose list is missing, stale or older than the interval."""
+        oldest = self._core.clock.now() - self._core.limits.crl_interval
+        names = [authority.record.name for authority in self._core.authorities.all()]
+        return [
+            name
+            for name in names
+            if name in self._stale
+            or (current := self._published.get(name)) is None
+            or current.record.this_update <= oldest
+        ]
 
     async def publish(self, name: str, actor: Caller = SERVICE) -> Published:
         """Make, log and publish a new list of one authority.
@@ -82,6 +112,7 @@ class Crls:
         """
         async with self._locks.setdefault(name, asyncio.Lock()):
             authority = self._core.authorities[name]
+            await self._await_signer()
             reserved = self._reserve(authority)
             entries = await asyncio.to_thread(self._entries, authority)
             prepared = authority.crls.prepare(
@@ -90,6 +121,15 @@ class Crls:
             (signature,) = await sign_all(self._core.signer, [prepared.statement])
             der = prepared.complete(signature)
             return await self._commit(reserved, der, len(entries), actor)
+
+    async def _await_signer(self) -> None:
+        """Spend no number while nothing can be signed: an outage is tried again all the time."""
+        try:
+            health = await self._core.signer.health()
+        except HsmError as error:
+            raise SignerUnavailableError(f"the signer is away: {error}") from error
+        if not health.ready:
+            raise SignerUnavailableError(f"the token is away: {health.detail}")
 
     def _reserve(self, authority: ActiveAuthority) -> Crl:
         now = self._core.clock.now()
@@ -164,6 +204,7 @@ class Crls:
     def _remember(self, record: Crl) -> Published:
         published = Published(record.number, record.der, record.entries, record)
         self._published[record.authority] = published
+        self._stale.discard(record.authority)
         self._core.observer.crl_published(
             record.authority, record.number, record.entries, record.this_update.timestamp()
         )
