@@ -7,7 +7,11 @@ the time they take; both are added here, and what is not HTTP is answered with a
 import asyncio
 from typing import ClassVar
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from kms.api.errors import HeadersTooLargeError, MalformedRequestError
 from kms.api.identity import PEER_CERTIFICATE
@@ -18,6 +22,8 @@ MAX_HEADERS = 32 << 10
 """Bytes of request line and headers together."""
 HEADER_SECONDS = 10.0
 """How long a request's headers may take, and a new connection to send any."""
+CLOSE_SECONDS = 0.5
+"""How long a peer may take to close its side when the server ends."""
 MAX_CONNECTIONS = 1024
 """Open connections of one listener; beyond it new ones are closed at once."""
 
@@ -26,10 +32,12 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
     header_seconds: ClassVar[float] = HEADER_SECONDS
+    close_seconds: ClassVar[float] = CLOSE_SECONDS
     max_headers: ClassVar[int] = MAX_HEADERS
     max_connections: ClassVar[int] = MAX_CONNECTIONS
 
     _deadline: asyncio.TimerHandle | None = None
+    _farewell: asyncio.TimerHandle | None = None
     _reading_headers = True
     _header_bytes = 0
     _refusal: KmsError = MalformedRequestError("this is not an HTTP/1.1 request")
@@ -47,6 +55,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._end_deadline()
+        if self._farewell is not None:
+            self._farewell.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -84,6 +94,26 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         super().timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        """The server ends: close, once what was accepted is answered."""
+        super().shutdown()
+        self._end_soon()
+
+    def _end_soon(self, *, idle_before: bool = False) -> None:
+        """Give a connection with nothing to answer a moment to close, then end it.
+
+        TLS's closing handshake would wait half a minute for a peer that says nothing more, and a
+        stopping service with it.
+        """
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        idle = cycle is None or cycle.response_complete
+        if idle and idle_before:
+            self.transport.abort()
+            return
+        self._farewell = self.loop.call_later(
+            self.close_seconds, lambda: self._end_soon(idle_before=idle)
+        )
 
     def send_400_response(self, _msg: str) -> None:
         """Answer what cannot be parsed; nothing more can be read from the connection."""
