@@ -22,6 +22,7 @@ from kms.domain.records import (
     Certificate,
     CertificateStatus,
     Epoch,
+    Event,
     EventId,
     Key,
     KeyReplica,
@@ -37,7 +38,7 @@ from kms.services.checkpoint_checker import log_constraints
 from kms.services.core import ROOT, Core, sign_all
 from kms.services.crls import Crls
 from kms.services.errors import AlgorithmRefusedError, KmsError, StateError
-from kms.services.ports import Change, Conflict, EventDraft, Insert, Ledger, Unit
+from kms.services.ports import Change, Conflict, EventDraft, Insert, Ledger, Replace, Unit
 from kms.tlog.notes import vkey
 from kms.wire import Committed, EventType, LeafCertificate, serial_hex
 from pki.authorities import authority_constraints, prepare_root, prepare_subordinate
@@ -120,7 +121,8 @@ class Ceremony:
     async def _register_authority_tenant(self) -> None:
         if self._core.ledger.get(Tenant, SYSTEM_TENANT) is not None:
             return
-        event = self._draft(EventType.TENANT_REGISTERED)
+        domain = self._plan.identity_domain
+        event = self._draft(EventType.TENANT_REGISTERED, detail={"identity_domain": domain})
         tenant = Tenant(SYSTEM_TENANT, self._plan.identity_domain, Standing.ACTIVE, event.event)
         await self._commit([Insert(tenant)], event)
 
@@ -289,7 +291,8 @@ async def open_log(
 
 async def activate_policy(core: Core, actor: str) -> bool:
     """Log the policy in force, unless the log has it; answer whether it was new."""
-    if core.ledger.get(PolicyVersion, SYSTEM_TENANT, core.policy.hash) is not None:
+    known = core.ledger.find(PolicyVersion, tenant=SYSTEM_TENANT)
+    if _newest_policy(core, known) == core.policy.hash:
         return False
     event = core.events.draft(
         EventType.POLICY_ACTIVATED,
@@ -301,8 +304,19 @@ async def activate_policy(core: Core, actor: str) -> bool:
     record = PolicyVersion(
         SYSTEM_TENANT, core.policy.hash, core.policy.name, core.policy.source, event.event
     )
-    await commit_or_fail(core, [Insert(record)], event)
+    stored = next((item for item in known if item.policy == core.policy.hash), None)
+    change = Insert(record) if stored is None else Replace(record, expected=stored)
+    await commit_or_fail(core, [change], event)
     return True
+
+
+def _newest_policy(core: Core, known: Sequence[PolicyVersion]) -> str | None:
+    """The policy that was activated last: a log may go from A to B and back to A."""
+    places = {}
+    for item in known:
+        (event,) = core.ledger.find(Event, tenant=SYSTEM_TENANT, event=item.event, limit=1)
+        places[event.log, event.index] = item.policy
+    return places[max(places)] if places else None
 
 
 async def commit_or_fail(core: Core, changes: Sequence[Change], event: EventDraft) -> None:

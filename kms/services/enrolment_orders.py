@@ -11,8 +11,6 @@ from typing import Any
 
 from kms.domain.authorisation import Caller
 from kms.domain.records import (
-    Certificate,
-    CertificateStatus,
     Device,
     DeviceId,
     Enrolment,
@@ -34,7 +32,6 @@ from kms.services.errors import (
     BundleMismatchError,
     InputError,
     InvalidKeyError,
-    KeyReusedError,
     KmsError,
     RevokedError,
     StateError,
@@ -46,6 +43,7 @@ from kms.services.idempotency import Call
 from kms.services.key_checks import KeyChecks
 from kms.services.ports import Conflict, Insert, Unit
 from kms.services.reads import Reads
+from kms.services.renewal import SlotKey, identity_to_follow, refuse_reuse
 from kms.wire import (
     EnrolmentPurpose,
     Transcript,
@@ -65,7 +63,6 @@ from pki.profiles import BundleProfile, BundleSlot, bundle_profile, certificate_
 from policies.algorithms import Kind
 from policies.decisions import Decision, Protection, Question, Use, decide
 
-IDENTITY_SLOT = "identity"
 REFUSALS = (InputError, AccessError, StateError)
 """What refuses one item of a batch; anything else fails the call."""
 
@@ -211,7 +208,14 @@ class EnrolmentOrders:
         self, reads: Reads, caller: Caller, decided: DecidedOrder
     ) -> tuple[Enrolment, dict[str, Any]]:
         now, order = self._core.clock.now(), decided.order
-        self._refuse_reuse(reads, caller.tenant, decided)
+        refuse_reuse(
+            reads,
+            self._core.ledger,
+            caller.tenant,
+            order.device,
+            (SlotKey(item.slot.name, item.key.spki, item.fingerprints) for item in decided.slots),
+            renewing=order.purpose is EnrolmentPurpose.RENEW,
+        )
         expires = now + self._core.limits.enrolment_ttl
         transcript = Transcript(
             origin=self._core.events.origin,
@@ -323,20 +327,10 @@ class EnrolmentOrders:
             raise RevokedError("the device is revoked; enrol under a new id", field="device")
         if order.purpose is EnrolmentPurpose.ENROL:
             raise StateError("the device is enrolled already; renew it", field="device")
-        return self._identity(tenant_id, order.device)
-
-    def _identity(self, tenant: TenantId, device: DeviceId) -> str:
-        """SHA-256 of the identity certificate that a renewal follows: the latest good one."""
-        good = self._core.ledger.find(
-            Certificate,
-            tenant=tenant,
-            device=device,
-            slot=IDENTITY_SLOT,
-            status=CertificateStatus.GOOD,
-        )
-        if not good:
+        follows = identity_to_follow(self._core.ledger, tenant_id, order.device)
+        if follows is None:
             raise StateError("the device has no good identity certificate", field="device")
-        return max(good, key=lambda item: item.not_before).sha256
+        return follows
 
     def _decide_slots(
         self, order: EnrolmentOrder, bundle: BundleProfile, now: datetime
@@ -370,23 +364,3 @@ class EnrolmentOrders:
     def _not_after(self, validity: timedelta, now: datetime) -> datetime:
         limit = self._core.authorities[PEOPLE].issuer.not_after
         return min(now - self._core.limits.backdate + validity, limit)
-
-    def _refuse_reuse(self, reads: Reads, tenant: TenantId, decided: DecidedOrder) -> None:
-        """A component may stand once, ever, in a tenant; a renewal may keep its own key."""
-        seen: set[str] = set()
-        order = decided.order
-        for item in decided.slots:
-            own = f"{order.device}/{item.slot.name}"
-            for fingerprint in item.fingerprints:
-                stored = reads.get(Fingerprint, tenant, fingerprint)
-                kept = (
-                    stored is not None
-                    and order.purpose is EnrolmentPurpose.RENEW
-                    and stored.owner == own
-                )
-                if fingerprint in seen or (stored is not None and not kept):
-                    raise KeyReusedError(
-                        "the key, or a component of it, is registered already; make a new one",
-                        field=f"slots.{item.slot.name}.public_key",
-                    )
-                seen.add(fingerprint)

@@ -4,6 +4,7 @@ All slots of a device are certified together or not at all (P5). The TBSCertific
 the reservation alone, so a retry after a crash signs the identical bytes again.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,6 +53,7 @@ from kms.services.idempotency import Call
 from kms.services.key_checks import KeyChecks
 from kms.services.ports import Conflict, EventDraft, Unit
 from kms.services.reads import Reads
+from kms.services.renewal import SlotKey, refuse_reuse, still_followed
 from kms.services.sequencer import Sealed
 from kms.wire import (
     Committed,
@@ -168,6 +170,7 @@ class EnrolmentProofs:
             raise ChallengeUsedError("the enrolment was completed; its challenges are used")
         if enrolment.expires <= self._core.clock.now():
             raise ChallengeExpiredError("the enrolment has expired; order it again")
+        self._refuse_overtaken(enrolment)
         names = {slot["name"] for slot in enrolment.slots}
         if set(order.proofs) != names:
             raise BundleMismatchError(
@@ -181,6 +184,19 @@ class EnrolmentProofs:
             for slot, key in zip(enrolment.slots, keys, strict=True)
         )
         return Proven(enrolment, slots)
+
+    def _refuse_overtaken(self, enrolment: Enrolment) -> None:
+        """What was decided under another policy, log or authority is not signed under this one."""
+        transcript = json.loads(enrolment.transcript)
+        now = {
+            "policy": self._core.policy.hash,
+            "origin": self._core.events.origin,
+            "authority": self._core.authorities[PEOPLE].issuer.authority_id,
+        }
+        if any(transcript[name] != value for name, value in now.items()):
+            raise ChallengeExpiredError(
+                "policy, log or authority have changed since the order; order it again"
+            )
 
     def _prove_slot(
         self, enrolment: Enrolment, slot: Mapping[str, Any], proofs: Mapping[str, bytes]
@@ -208,18 +224,19 @@ class EnrolmentProofs:
         renewing = enrolment.purpose is EnrolmentPurpose.RENEW
         if device is not None and not renewing:
             raise StateError("the device is enrolled already; renew it", field="device")
-        self._refuse_reuse(reads, enrolment, renewing=renewing)
-
-    def _refuse_reuse(self, reads: Reads, enrolment: Enrolment, *, renewing: bool) -> None:
-        for slot in enrolment.slots:
-            for fingerprint in slot["fingerprints"]:
-                stored = reads.get(Fingerprint, enrolment.tenant, fingerprint)
-                own = f"{enrolment.device}/{slot['name']}"
-                if stored is not None and not (renewing and stored.owner == own):
-                    raise KeyReusedError(
-                        "the key, or a component of it, has been registered; make a new one",
-                        field=f"slots.{slot['name']}.public_key",
-                    )
+        if renewing and not still_followed(self._core.ledger, enrolment):
+            raise RevokedError("the identity certificate to be renewed is not good any more")
+        refuse_reuse(
+            reads,
+            self._core.ledger,
+            enrolment.tenant,
+            enrolment.device,
+            (
+                SlotKey(slot["name"], unb64(slot["spki"]), tuple(slot["fingerprints"]))
+                for slot in enrolment.slots
+            ),
+            renewing=renewing,
+        )
 
     def _prepare(
         self, reads: Reads, enrolment: Enrolment, slot: Mapping[str, Any], key: PublicKey

@@ -37,7 +37,7 @@ from kms.services.errors import (
 )
 from kms.services.idempotency import Call
 from kms.services.key_checks import KeyChecks
-from kms.services.ports import Change, Conflict, Delete, EventDraft, Insert, Unit
+from kms.services.ports import Change, Conflict, Delete, EventDraft, Insert, Replace, Unit
 from kms.wire import Committed, EventType, LeafCertificate, b64, serial_hex, timestamp
 from pki.certificates import CertificateRequest, Issued, Prepared
 from pki.csr import parse_csr
@@ -289,6 +289,7 @@ class Infrastructure:
             rule=made.rule,
         )
         return [
+            Replace(reservation, expected=reservation),  # not ended by the sweep meanwhile
             Insert(certificate),
             *(Insert(self._fingerprint(order, name)) for name in fingerprints(order.key)),
             Delete(reservation),

@@ -78,7 +78,7 @@ class Maintenance:
         await self._services.upkeep.sweep()
 
     async def _expire(self) -> None:
-        self._services.upkeep.expire()
+        await asyncio.to_thread(self._services.upkeep.expire)
 
     async def _publish_wanted(self) -> None:
         """After revocations: one list for all that came within `gather` seconds."""

@@ -47,7 +47,13 @@ class Principals:
             raise InputError("a tenant id is 1 to 64 of A-Z a-z 0-9 . _ -", field="tenant")
         if not is_domain(identity_domain):
             raise InputError("not a fully qualified domain name", field="identity_domain")
-        event = self._draft(EventType.TENANT_REGISTERED, request.caller, TenantId(tenant), tenant)
+        event = self._draft(
+            EventType.TENANT_REGISTERED,
+            request.caller,
+            TenantId(tenant),
+            tenant,
+            {"identity_domain": identity_domain},
+        )
         record = Tenant(TenantId(tenant), identity_domain, Standing.ACTIVE, event.event)
         document = {
             "tenant": tenant,
@@ -70,7 +76,9 @@ class Principals:
         if owner is None:
             raise NotFoundError("there is no such tenant", field="tenant")
         record = self._principal(owner, name, role, bundles)
-        event = self._draft(EventType.PRINCIPAL_REGISTERED, request.caller, tenant, name, role)
+        event = self._draft(
+            EventType.PRINCIPAL_REGISTERED, request.caller, tenant, name, {"role": role.value}
+        )
         record = replace(record, event=event.event)
         document = {
             "tenant": tenant,
@@ -91,7 +99,13 @@ class Principals:
         stored = self._core.ledger.get(Principal, tenant, name)
         if stored is None:
             raise NotFoundError("there is no such principal", field="name")
-        event = self._draft(EventType.PRINCIPAL_DISABLED, request.caller, tenant, name, stored.role)
+        event = self._draft(
+            EventType.PRINCIPAL_DISABLED,
+            request.caller,
+            tenant,
+            name,
+            {"role": stored.role.value},
+        )
         changed = replace(stored, standing=Standing.REVOKED)
         document = {
             "tenant": tenant,
@@ -145,14 +159,14 @@ class Principals:
         caller: Caller,
         tenant: TenantId,
         subject: str,
-        role: Role | None = None,
+        detail: dict[str, str],
     ) -> EventDraft:
         return self._core.events.draft(
             kind,
             self._core.clock.now(),
             tenant,
             {Committed.ACTOR: caller.name, Committed.USER: subject},
-            detail={} if role is None else {"role": role.value},
+            detail=detail,
         )
 
     async def _commit(

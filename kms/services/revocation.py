@@ -195,17 +195,17 @@ class Revocation:
         events: Sequence[EventDraft],
         reason: Reason,
     ) -> list[Change]:
-        now = self._core.clock.now()
         changes: list[Change] = [
             Replace(replace(record, standing=Standing.REVOKED), expected=record)
             for record in found.standing
         ]
         for position, record in enumerate(good):
+            event = events[position // PER_EVENT]
             revoked = replace(
                 record,
                 status=CertificateStatus.REVOKED,
-                revoked_by=events[position // PER_EVENT].event,
-                revoked_at=now,
+                revoked_by=event.event,
+                revoked_at=event.time,
                 reason=reason,
             )
             changes.append(Replace(revoked, expected=record))

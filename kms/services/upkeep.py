@@ -6,7 +6,7 @@ crash. It becomes a logged event and, for certificates, a revocation.
 """
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from hsm_drivers.errors import HsmError
 from hsm_drivers.ports import JournalEntry, Purpose
@@ -20,6 +20,7 @@ from kms.domain.records import (
     EventId,
     Idempotent,
     Reason,
+    Record,
     Reservation,
     Serial,
     SignerMark,
@@ -34,7 +35,11 @@ JOURNAL_PAGE = 2_000
 ORPHAN_VALIDITY = timedelta(days=3650)
 """How long an orphan stays on CRLs: its real notAfter is unknown, and below this."""
 UNKNOWN_PROFILE = "unknown"
+GRACE = timedelta(minutes=5)
+"""How long after its expiry a reservation is left to a request that may still be using it: far
+longer than the signer's time limit and the drain of a stopping worker together."""
 KEEP_FINISHED = timedelta(days=7)
+DELETE_PAGE = 500
 
 
 class Upkeep:
@@ -63,27 +68,27 @@ class Upkeep:
     def expire(self) -> int:
         """Delete enrolments, reservations and stored answers whose time is over; say how many.
 
-        Stored answers are kept for `Limits.keep_answers`: they hold personal data.
+        Stored answers are kept for `Limits.keep_answers`: they hold personal data. Runs beside
+        the event loop, a page at a time.
         """
         now = self._core.clock.now()
-        old: list[Change] = [
-            Delete(record)
-            for record in self._core.ledger.find(Enrolment, order=("expires",), limit=1_000)
-            if record.expires < now - KEEP_FINISHED
-        ]
-        old += [
-            Delete(record)
-            for record in self._core.ledger.find(Reservation, order=("expires",), limit=1_000)
-            if record.expires < now - KEEP_FINISHED
-        ]
-        old += [
-            Delete(record)
-            for record in self._core.ledger.find(Idempotent, order=("created",), limit=1_000)
-            if record.created < now - self._core.limits.keep_answers
-        ]
-        if old:
-            self._core.ledger.reserve(old)
-        return len(old)
+        ended = now - KEEP_FINISHED
+        return (
+            self._delete(Enrolment, "expires", ended)
+            + self._delete(Reservation, "expires", ended)
+            + self._delete(Idempotent, "created", now - self._core.limits.keep_answers)
+        )
+
+    def _delete(self, kind: type[Record], field: str, before: datetime) -> int:
+        deleted = 0
+        while True:
+            page = self._core.ledger.find(kind, order=(field,), limit=DELETE_PAGE)
+            old = [record for record in page if getattr(record, field) < before]
+            if old:
+                self._core.ledger.reserve([Delete(record) for record in old])
+            deleted += len(old)
+            if len(old) < DELETE_PAGE:
+                return deleted
 
     async def sweep(self) -> int:
         """Reconcile the signer's journal with the ledger; answer how many orphans were found.
@@ -125,16 +130,17 @@ class Upkeep:
         return health.token, mark
 
     def _live(self) -> set[str]:
-        """Serials that a pending enrolment or a reservation may still use."""
-        now = self._core.clock.now()
-        serials = {
-            str(slot["serial"])
-            for enrolment in self._core.ledger.find(Enrolment, status=EnrolmentStatus.PENDING)
-            if enrolment.expires > now
-            for slot in enrolment.slots
-        }
-        reservations = self._core.ledger.find(Reservation)
-        return serials | {item.serial for item in reservations if item.expires > now}
+        """Serials that a pending enrolment or a reservation may still use.
+
+        `GRACE` covers requests that were accepted in time and are still on their way.
+        """
+        since = self._core.clock.now() - GRACE
+        pending = self._core.ledger.find(
+            Enrolment, status=EnrolmentStatus.PENDING, order=("expires",), after=(since,)
+        )
+        serials = {str(slot["serial"]) for enrolment in pending for slot in enrolment.slots}
+        reservations = self._core.ledger.find(Reservation, order=("expires",), after=(since,))
+        return serials | {item.serial for item in reservations}
 
     def _authority(self, entry: JournalEntry) -> ActiveAuthority | None:
         for authority in self._core.authorities.all():
@@ -214,7 +220,20 @@ class Upkeep:
             certificates=[leaf],
             detail={"tbs_sha256": entry.digest.hex()},
         )
-        return Unit((Insert(_orphan_record(authority, entry, event)),), (event,))
+        closing = self._closing(entry.reference)
+        return Unit((*closing, Insert(_orphan_record(authority, entry, event))), (event,))
+
+    def _closing(self, serial: str) -> list[Change]:
+        """Ends the reservation of an orphan, so that no late commit can complete it."""
+        changes: list[Change] = [
+            Delete(item) for item in self._core.ledger.find(Reservation, serial=serial)
+        ]
+        changes += [
+            Replace(replace(item, status=EnrolmentStatus.EXPIRED), expected=item)
+            for item in self._core.ledger.find(Enrolment, status=EnrolmentStatus.PENDING)
+            if any(slot["serial"] == serial for slot in item.slots)
+        ]
+        return changes
 
 
 def _orphan_record(

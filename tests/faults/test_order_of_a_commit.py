@@ -139,7 +139,7 @@ async def test_what_was_signed_and_lost_becomes_a_revoked_orphan(tmp_path: Path)
         with pytest.raises(SignerUnavailableError):
             await prove(made, device, answer, "k1")
         assert await made.services.upkeep.sweep() == 0  # the client may still come back
-        made.clock.advance(minutes=11)
+        made.clock.advance(minutes=16)
         assert await made.services.upkeep.sweep() == 2
         assert await made.services.upkeep.sweep() == 0
         orphans = made.ledger.find(Certificate, status=CertificateStatus.ORPHANED)
@@ -157,7 +157,7 @@ async def test_a_crl_that_was_signed_and_lost_is_logged(tmp_path: Path):
         with pytest.raises(SignerUnavailableError):
             await made.services.crls.publish("people")
         assert await made.services.upkeep.sweep() == 0
-        made.clock.advance(minutes=11)
+        made.clock.advance(minutes=16)
         assert await made.services.upkeep.sweep() == 1
         assert (await made.services.crls.publish("people")).number == 3
         await check_books(made)

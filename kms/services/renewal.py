@@ -1,0 +1,98 @@
+"""What a renewal may build on: a good identity certificate, and keys that nobody called broken."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kms.domain.records import (
+    Certificate,
+    CertificateStatus,
+    DeviceId,
+    Enrolment,
+    Fingerprint,
+    Reason,
+    TenantId,
+)
+from kms.services.errors import KeyReusedError
+from kms.services.ports import Ledger
+from kms.services.reads import Reads
+
+IDENTITY_SLOT = "identity"
+
+
+def identity_to_follow(ledger: Ledger, tenant: TenantId, device: DeviceId) -> str | None:
+    """SHA-256 (hex) of the device's newest good identity certificate; None if it has none."""
+    good = _of_slot(ledger, tenant, device, IDENTITY_SLOT, CertificateStatus.GOOD)
+    newest = max(good, key=lambda item: item.not_before, default=None)
+    return None if newest is None else newest.sha256
+
+
+def still_followed(ledger: Ledger, enrolment: Enrolment) -> bool:
+    """Whether the certificate that a renewal's transcript names is still good."""
+    previous = json.loads(enrolment.transcript)["previous"]
+    good = _of_slot(
+        ledger, enrolment.tenant, enrolment.device, IDENTITY_SLOT, CertificateStatus.GOOD
+    )
+    return any(item.sha256 == previous for item in good)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotKey:
+    """A slot's key as it is to be registered; `fingerprints` are those of its components."""
+
+    slot: str
+    spki: bytes
+    fingerprints: tuple[str, ...]
+
+
+def refuse_reuse(
+    reads: Reads,
+    ledger: Ledger,
+    tenant: TenantId,
+    device: DeviceId,
+    keys: Iterable[SlotKey],
+    *,
+    renewing: bool,
+) -> None:
+    """A component may be registered once in a tenant; a renewal may keep its own key.
+
+    Raises:
+        KeyReusedError: Registered already, standing twice here, or broken.
+    """
+    seen: set[str] = set()
+    for key in keys:
+        for fingerprint in key.fingerprints:
+            stored = reads.get(Fingerprint, tenant, fingerprint)
+            kept = (
+                stored is not None
+                and renewing
+                and stored.owner == f"{device}/{key.slot}"
+                and may_keep(ledger, tenant, device, key.slot, key.spki)
+            )
+            if fingerprint in seen or (stored is not None and not kept):
+                raise KeyReusedError(
+                    "the key, or a component of it, is registered already; make a new one",
+                    field=f"slots.{key.slot}.public_key",
+                )
+            seen.add(fingerprint)
+
+
+def may_keep(ledger: Ledger, tenant: TenantId, device: DeviceId, slot: str, spki: bytes) -> bool:
+    """Whether a renewal may keep this key of its own.
+
+    It must be certified and good now, and none of its certificates may ever have been revoked
+    because the key was compromised.
+    """
+    own = [
+        item
+        for item in ledger.find(Certificate, tenant=tenant, device=device, slot=slot)
+        if spki in item.der
+    ]
+    broken = any(item.reason is Reason.KEY_COMPROMISE for item in own)
+    return not broken and any(item.status is CertificateStatus.GOOD for item in own)
+
+
+def _of_slot(
+    ledger: Ledger, tenant: TenantId, device: DeviceId, slot: str, status: CertificateStatus
+) -> Iterable[Certificate]:
+    return ledger.find(Certificate, tenant=tenant, device=device, slot=slot, status=status)
