@@ -93,15 +93,19 @@ class Crls:
         return self._published.get(authority)
 
     def due(self) -> list[str]:
-        """Authorities whose list is missing, stale or older than the interval."""
-        oldest = self._core.clock.now() - self._core.limits.crl_interval
+        """Authorities whose list is missing, stale, older than the interval or from the future.
+
+        The last is what a clock leaves that was ahead and has been set right.
+        """
+        now = self._core.clock.now()
+        oldest = now - self._core.limits.crl_interval
         names = [authority.record.name for authority in self._core.authorities.all()]
         return [
             name
             for name in names
             if name in self._stale
             or (current := self._published.get(name)) is None
-            or current.record.this_update <= oldest
+            or not oldest < current.record.this_update <= now
         ]
 
     async def publish(self, name: str, actor: Caller = SERVICE) -> Published:
@@ -113,10 +117,14 @@ class Crls:
         async with self._locks.setdefault(name, asyncio.Lock()):
             authority = self._core.authorities[name]
             await self._await_signer()
-            reserved = self._reserve(authority)
+            reserved = await asyncio.to_thread(self._reserve, authority)
             entries = await asyncio.to_thread(self._entries, authority)
-            prepared = authority.crls.prepare(
-                reserved.number, reserved.this_update, reserved.next_update, entries
+            prepared = await asyncio.to_thread(
+                authority.crls.prepare,
+                reserved.number,
+                reserved.this_update,
+                reserved.next_update,
+                entries,
             )
             (signature,) = await sign_all(self._core.signer, [prepared.statement])
             der = prepared.complete(signature)

@@ -5,6 +5,8 @@ the ledger does not hold, and that no live reservation can still complete, was s
 crash. It becomes a logged event and, for certificates, a revocation.
 """
 
+import asyncio
+import hashlib
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -30,11 +32,14 @@ from kms.services.crls import SERVICE, Crls
 from kms.services.errors import KmsError, SignerUnavailableError
 from kms.services.ports import Change, Conflict, Delete, EventDraft, Insert, Replace, Unit
 from kms.wire import Committed, EventType, LeafCertificate
+from pki.structure import split
 
 JOURNAL_PAGE = 2_000
 ORPHAN_VALIDITY = timedelta(days=3650)
 """How long an orphan stays on CRLs: its real notAfter is unknown, and below this."""
 UNKNOWN_PROFILE = "unknown"
+MAX_CRL = 1 << 26
+"""Bytes of a CRL that is read again."""
 GRACE = timedelta(minutes=5)
 """How long after its expiry a reservation is left to a request that may still be using it: far
 longer than the signer's time limit and the drain of a stopping worker together."""
@@ -97,26 +102,39 @@ class Upkeep:
             SignerUnavailableError: The signer is away.
         """
         token, mark = await self._mark()
-        found = 0
-        while True:
-            try:
-                page = await self._core.signer.journal(mark.counter, JOURNAL_PAGE)
-            except HsmError as error:
-                raise SignerUnavailableError(f"the signer is away: {error}") from error
-            if not page:
-                return found
-            live = self._live()
-            for entry in page:
-                if self._committed(entry):
-                    continue
+        found, page = 0, await self._page(mark)
+        while page:
+            orphans, done = await self._reconcile(page)
+            found += orphans
+            if done is not None:
+                mark = await asyncio.to_thread(self._advance, SignerMark(token, done))
+            if done != page[-1].counter:
+                break  # a retry may still complete what comes next: look again later
+            page = await self._page(mark)
+        return found
+
+    async def _page(self, mark: SignerMark) -> list[JournalEntry]:
+        try:
+            return await self._core.signer.journal(mark.counter, JOURNAL_PAGE)
+        except HsmError as error:
+            raise SignerUnavailableError(f"the signer is away: {error}") from error
+
+    async def _reconcile(self, page: list[JournalEntry]) -> tuple[int, int | None]:
+        """Orphans found, and the counter of the last entry that is settled; None for none."""
+        live, orphans, done = self._live(), 0, None
+        for entry in page:
+            if not self._committed(entry):
                 if entry.reference in live or self._recent(entry):
-                    return found  # a retry may still complete it: look again later
+                    break
                 await self._orphan(entry)
-                found += 1
-            moved = SignerMark(token, page[-1].counter)
-            change = Replace(moved) if self._core.ledger.get(SignerMark, token) else Insert(moved)
-            self._core.ledger.reserve([change])
-            mark = moved
+                orphans += 1
+            done = entry.counter
+        return orphans, done
+
+    def _advance(self, mark: SignerMark) -> SignerMark:
+        stored = self._core.ledger.get(SignerMark, mark.token)
+        self._core.ledger.reserve([Insert(mark) if stored is None else Replace(mark)])
+        return mark
 
     async def _mark(self) -> tuple[str, SignerMark]:
         try:
@@ -155,14 +173,22 @@ class Upkeep:
             return True
         name = authority.record.name
         if entry.purpose is Purpose.CRL:
-            number = int(entry.reference)
-            record = self._core.ledger.get(Crl, SYSTEM_TENANT, name, 0, number)
-            return record is not None and record.event is not None
+            return self._committed_crl(name, entry)
         found = self._core.ledger.find(Certificate, authority=name, serial=entry.reference)
         return any(
             record.tbs_sha256 == entry.digest.hex() or record.status is CertificateStatus.ORPHANED
             for record in found
         )
+
+    def _committed_crl(self, name: str, entry: JournalEntry) -> bool:
+        """By number and content: after a loss a number may stand for another list."""
+        record = self._core.ledger.get(Crl, SYSTEM_TENANT, name, 0, int(entry.reference))
+        if record is None or record.event is None:
+            return False
+        if not record.der:
+            return True  # logged as an orphan
+        content = split(record.der, MAX_CRL).content
+        return hashlib.sha256(content).digest() == entry.digest
 
     def _recent(self, entry: JournalEntry) -> bool:
         """A CRL that may be on its way to its commit right now."""
@@ -204,7 +230,7 @@ class Upkeep:
         name = authority.record.name
         record = self._core.ledger.get(Crl, SYSTEM_TENANT, name, 0, int(entry.reference))
         changes: tuple[Change, ...] = ()
-        if record is not None:
+        if record is not None and not record.der:
             changes = (Replace(replace(record, event=event.event), expected=record),)
         return Unit(changes, (event,))
 
