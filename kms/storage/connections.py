@@ -1,11 +1,10 @@
 """Connections kept open: one that writes, and as many that read as threads read at once."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
-from sqlalchemy import ClauseElement, Connection, Engine, Executable
+from sqlalchemy import ClauseElement, Connection, Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from kms.services.ports import LedgerUnavailableError
@@ -28,18 +27,6 @@ class Readers:
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         # Appending to and popping from a deque is atomic; who popped a connection owns it.
         self._idle: deque[Connection] = deque()
-
-    def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Any]:
-        """All rows of a statement.
-
-        Raises:
-            LedgerUnavailableError: The store failed.
-        """
-        try:
-            with self._connection() as connection:
-                return connection.execute(statement, parameters).all()
-        except SQLAlchemyError as error:
-            raise LedgerUnavailableError(explain(error, self._place)) from error
 
     def fetch(self, statement: ClauseElement, names: tuple[str, ...], values: Row) -> list[Row]:
         """All rows of a statement whose parameters have these names and values.

@@ -98,14 +98,12 @@ class SqlLedger:
     ) -> list[R]:
         """See `Ledger.find`."""
         wanted = query(kind, equals, order, descending=descending, limit=limit, after=after)
-        return [
-            shape_of(kind).record(row)
-            for row in self._readers.rows(*statements.of(kind).find(wanted))
-        ]
+        rows = self._readers.fetch(*statements.of(kind).find(wanted))
+        return [shape_of(kind).record(row) for row in rows]
 
     def count(self, kind: type[R], **equals: Any) -> int:
         """See `Ledger.count`."""
-        ((number,),) = self._readers.rows(*statements.of(kind).count(query(kind, equals)))
+        ((number,),) = self._readers.fetch(*statements.of(kind).count(query(kind, equals)))
         return int(number)
 
     def head(self) -> TreeHead | None:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     UpdateBase,
     bindparam,
+    false,
     func,
     select,
     tuple_,
@@ -31,14 +32,30 @@ from kms.storage.tables import HEADS, TABLES, TILES
 _FORMS = 256
 
 
+class Wanted(NamedTuple):
+    """A condition on a field: `values` parameters of which any will do, or `none` at all."""
+
+    name: str
+    values: int
+    none: bool
+
+
 class Form(NamedTuple):
     """What two questions share that one statement answers."""
 
-    equals: tuple[tuple[str, str], ...]
+    equals: tuple[Wanted, ...]
     order: tuple[str, ...]
     descending: bool
     limited: bool
     after: int
+
+
+class Asked(NamedTuple):
+    """A question: the statement, and names and values of its parameters."""
+
+    statement: Select[Any]
+    names: tuple[str, ...]
+    values: Row
 
 
 class Statements:
@@ -79,21 +96,22 @@ class Statements:
         self._find = lru_cache(maxsize=_FORMS)(self._build_find)
         self._count = lru_cache(maxsize=_FORMS)(self._build_count)
 
-    def find(self, query: Query) -> tuple[Select[Any], dict[str, Any]]:
-        """The rows a query asks for, and the parameters."""
+    def find(self, query: Query) -> Asked:
+        """The rows a query asks for."""
+        equals, names, values = _wanted(query)
         after = query.after or ()
-        form = Form(
-            _forms(query), query.order, query.descending, query.limit is not None, len(after)
-        )
-        parameters = _parameters(query)
+        names += [f"after_{at}" for at in range(len(after))]
+        values += after
         if query.limit is not None:
-            parameters["limit"] = query.limit
-        parameters |= {f"after_{at}": value for at, value in enumerate(after)}
-        return self._find(form), parameters
+            names.append("limit")
+            values.append(query.limit)
+        form = Form(equals, query.order, query.descending, query.limit is not None, len(after))
+        return Asked(self._find(form), tuple(names), tuple(values))
 
-    def count(self, query: Query) -> tuple[Select[Any], dict[str, Any]]:
-        """How many rows a query asks for, and the parameters."""
-        return self._count(_forms(query)), _parameters(query)
+    def count(self, query: Query) -> Asked:
+        """How many rows a query asks for."""
+        equals, names, values = _wanted(query)
+        return Asked(self._count(equals), tuple(names), tuple(values))
 
     def _update(self, where: list[ColumnElement[bool]]) -> Update:
         rest = [column for column in self._table.columns if not column.primary_key]
@@ -116,22 +134,22 @@ class Statements:
         statement = statement.order_by(*ordered)
         return statement.limit(bindparam("limit")) if form.limited else statement
 
-    def _build_count(self, equals: tuple[tuple[str, str], ...]) -> Select[Any]:
+    def _build_count(self, equals: tuple[Wanted, ...]) -> Select[Any]:
         return select(func.count()).select_from(self._table).where(*self._conditions(equals))
 
-    def _conditions(self, equals: tuple[tuple[str, str], ...]) -> list[ColumnElement[bool]]:
+    def _conditions(self, equals: tuple[Wanted, ...]) -> list[ColumnElement[bool]]:
         conditions: list[ColumnElement[bool]] = []
-        for name, form in equals:
-            column = self._table.columns[name]
-            parameter = bindparam(f"old_{name}", type_=column.type, expanding=form != "one")
-            if form == "none":
-                conditions.append(column.is_(None))
-            elif form == "one":
-                conditions.append(column == parameter)
-            elif form == "any":
-                conditions.append(column.in_(parameter))
+        for wanted in equals:
+            column = self._table.columns[wanted.name]
+            parameters = [
+                bindparam(f"old_{wanted.name}_{at}", type_=column.type)
+                for at in range(wanted.values)
+            ]
+            if len(parameters) == 1:
+                condition = column == parameters[0]
             else:
-                conditions.append(column.in_(parameter) | column.is_(None))
+                condition = column.in_(parameters) if parameters else false()
+            conditions.append(condition | column.is_(None) if wanted.none else condition)
         return conditions
 
 
@@ -146,7 +164,7 @@ def of(kind: type[Record]) -> Statements:
 _STATEMENTS: dict[type[Record], Statements] = {}
 
 
-@lru_cache(maxsize=_FORMS)
+@lru_cache(maxsize=4 * _FORMS)
 def compiled(
     statement: ClauseElement, names: tuple[str, ...], dialect: Dialect
 ) -> tuple[str, Callable[[Row], Row]]:
@@ -155,8 +173,14 @@ def compiled(
     wanted = text.positiontup
     if wanted is None:
         raise TypeError(f"{dialect.name} must be set to a positional paramstyle")
-    pick = tuple_getter(itemgetter, map(names.index, wanted)) if wanted else lambda _: ()
-    return text.string, pick
+    # A dialect adds constants of its own, SQLite an offset to every limit.
+    own = [name for name in wanted if name not in names]
+    if any(text.binds[name].required for name in own):
+        raise TypeError(f"no value for some of {', '.join(own)}")
+    constants: Row = tuple(text.params[name] for name in own)
+    places = (*names, *own)
+    pick = tuple_getter(itemgetter, map(places.index, wanted)) if wanted else lambda _: ()
+    return text.string, (lambda row: pick((*row, *constants))) if own else pick
 
 
 def execute_many(
@@ -182,24 +206,20 @@ def _is(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return column.is_not_distinct_from(old) if getattr(column, "nullable", False) else column == old
 
 
-def _parameters(query: Query) -> dict[str, Any]:
-    parameters = {}
+def _wanted(query: Query) -> tuple[tuple[Wanted, ...], list[str], list[Any]]:
+    """The conditions of a query, and names and values of their parameters."""
+    conditions: list[Wanted] = []
+    names: list[str] = []
+    values: list[Any] = []
     for name, value in query.equals.items():
-        if isinstance(value, frozenset):
-            parameters[f"old_{name}"] = [item for item in value if item is not None]
-        elif value is not None:
-            parameters[f"old_{name}"] = value
-    return parameters
-
-
-def _forms(query: Query) -> tuple[tuple[str, str], ...]:
-    return tuple((name, _form(value)) for name, value in query.equals.items())
-
-
-def _form(value: Any) -> str:
-    if isinstance(value, frozenset):
-        return "any or none" if None in value else "any"
-    return "none" if value is None else "one"
+        given = value if isinstance(value, frozenset) else (value,)
+        some = [item for item in given if item is not None]
+        # The last value again and again: so a few statements answer for any number of values.
+        some += some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some)) if some else []
+        conditions.append(Wanted(name, len(some), None in given))
+        names += [f"old_{name}_{at}" for at in range(len(some))]
+        values += some
+    return tuple(conditions), names, values
 
 
 _EPOCHS, _CHECKPOINTS = TABLES[Epoch], TABLES[Checkpoint]
