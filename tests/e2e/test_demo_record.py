@@ -34,6 +34,7 @@ LAYOUT = (
     r"softhsm2\.conf|pin|keys\.json|token/so-pin",
     r"token/tokens/.+",
     r"summary\.json",
+    r"\.sovereign-kms-demo",
 )
 REQUIRED = ("identity.pem", "kem.pem", "checkpoint", "summary.json", "openings.json", "keys.json")
 

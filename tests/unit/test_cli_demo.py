@@ -42,30 +42,109 @@ def test_there_are_enough_people_devices_and_algorithms() -> None:
     assert people.REVOKED in {item.user for item in everyone}
 
 
-def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("precious")
+def _parts(here: Place) -> tuple[Path, Path, Path]:
+    return here.record, here.home, here.signer_state
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize(
+    "content", ["thesis.txt", "log/thesis.txt", "ca/root.pem", "token/x", "summary.json", "lock"]
+)
+def test_a_directory_of_something_else_is_left_alone(
+    tmp_path: Path, which: int, content: str
+) -> None:
+    """Whatever it looks like, and whichever of the three it is: without the marker it stays."""
+    here = Place.at(tmp_path / "demo")
+    place.clear(here)
+    foreign = _parts(here)[which]
+    (foreign / place.MARKER).unlink()
+    for directory in _parts(here):
+        (directory / content).parent.mkdir(exist_ok=True)
+        (directory / content).write_text("precious")
+    with pytest.raises(SurroundingsError, match="left alone") as caught:
+        place.clear(here)
+    assert str(foreign) in str(caught.value)
+    for directory in _parts(here):
+        assert (directory / content).read_text() == "precious"
+
+
+def test_a_marker_is_a_file_of_its_own(tmp_path: Path) -> None:
+    here = Place.at(tmp_path / "demo")
+    here.record.mkdir()
+    (here.record / "thesis.txt").write_text("precious")
+    (tmp_path / "elsewhere").write_text("")
+    (here.record / place.MARKER).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SurroundingsError, match="left alone"):
-        place.clear(Place.at(tmp_path))
-    assert (tmp_path / "thesis.txt").read_text() == "precious"
+        place.clear(here)
+    assert (here.record / "thesis.txt").exists()
 
 
-def test_a_file_or_link_in_the_way_is_left_alone(tmp_path: Path) -> None:
-    home = tmp_path / "demo-service"
-    home.write_text("a file")
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_file_or_link_in_the_way_is_left_alone(tmp_path: Path, which: int) -> None:
+    here = Place.at(tmp_path / "demo")
+    in_the_way = _parts(here)[which]
+    in_the_way.write_text("a file")
     with pytest.raises(SurroundingsError, match="no directory"):
-        place.clear(Place.at(tmp_path / "demo"))
-    assert home.read_text() == "a file"
+        place.clear(here)
+    assert in_the_way.read_text() == "a file"
+    in_the_way.unlink()
+    in_the_way.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SurroundingsError, match="no directory"):
+        place.clear(here)
+    assert [path.name for path in tmp_path.iterdir()] == [in_the_way.name]
+
+
+@pytest.mark.parametrize("directory", ["/", ".."])
+def test_a_path_without_a_name_is_refused(directory: str) -> None:
+    with pytest.raises(SurroundingsError, match="name a directory"):
+        Place.at(Path(directory))
+
+
+def test_empty_directories_become_a_demonstration(tmp_path: Path) -> None:
+    here = Place.at(tmp_path / "demo")
+    here.record.mkdir()
+    place.clear(here)
+    for directory in _parts(here):
+        assert [path.name for path in directory.iterdir()] == [place.MARKER]
+        assert (directory / place.MARKER).stat().st_mode & 0o777 == 0o600
+    assert here.signer_state.stat().st_mode & 0o777 == 0o700
 
 
 def test_an_earlier_demonstration_is_remade(tmp_path: Path) -> None:
     here = Place.at(tmp_path / "demo")
-    for path in (here.record / "summary.json", here.home / "kms.toml", here.signer_state / "lock"):
-        path.parent.mkdir(parents=True)
-        path.write_text("old")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "thesis.txt").write_text("precious")
     place.clear(here)
-    assert list(here.record.iterdir()) == []
-    assert not here.home.exists()
-    assert not here.signer_state.exists()
+    for directory in _parts(here):
+        (directory / "data").mkdir()
+        (directory / "data" / "old").write_text("old")
+        (directory / "link").symlink_to(elsewhere)
+    place.clear(here)
+    for directory in _parts(here):
+        assert [path.name for path in directory.iterdir()] == [place.MARKER]
+    assert (elsewhere / "thesis.txt").read_text() == "precious"
+
+
+def test_what_a_crash_in_the_middle_leaves_is_remade(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Place.at(tmp_path / "demo")
+    place.clear(here)
+    for name in "abc":
+        (here.record / name).mkdir()
+
+    def crash(path: Path) -> None:
+        if path.name == "b":
+            raise KeyboardInterrupt
+        path.rmdir()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", crash)
+        with pytest.raises(KeyboardInterrupt):
+            place.clear(here)
+    place.clear(here)
+    assert [path.name for path in here.record.iterdir()] == [place.MARKER]
 
 
 def test_ports_differ() -> None:

@@ -1,5 +1,6 @@
 """Where a demonstration lies: its record, and beside it the home of the service it ran."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -10,8 +11,9 @@ from pathlib import Path
 from kms.cli.demo.errors import DemoError, SurroundingsError
 
 TOKEN_LABEL = "kms-demo"  # noqa: S105 - the name of the token, not a secret
-MARKERS = ("token", "summary.json", "log", "ca")
-"""What a directory that a demonstration left has one of."""
+MARKER = ".sovereign-kms-demo"
+"""The first file in every directory of a demonstration; only what has it is ever deleted."""
+_MARKER_TEXT = "A demonstration lies here. The next one (`kms demo`) deletes this directory.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,14 @@ class Place:
 
     @classmethod
     def at(cls, directory: Path) -> "Place":
-        """The demonstration that leaves its record there."""
+        """The demonstration that leaves its record there.
+
+        Raises:
+            SurroundingsError: A path without a name, which nothing can lie beside.
+        """
         record = directory.absolute()
+        if record.name in {"", ".."}:
+            raise SurroundingsError(f"{directory} cannot hold a demonstration: name a directory")
         return cls(record, record.with_name(f"{record.name}-service"))
 
     @property
@@ -77,21 +85,45 @@ class Place:
 
 
 def clear(place: Place) -> None:
-    """Begin from nothing.
+    """Begin from nothing: the three directories, each with its marker alone.
 
     Raises:
-        SurroundingsError: The directory holds something else than a demonstration.
+        SurroundingsError: One of them holds something else than a demonstration; all are left
+            as they are.
     """
-    record = place.record
-    strange = record.is_dir() and any(record.iterdir())
-    if strange and not any((record / name).exists() for name in MARKERS):
-        raise SurroundingsError(f"{record} holds something else than a demonstration: left alone")
-    for directory in (record, place.home, place.signer_state):
-        if directory.is_symlink() or directory.is_file():
-            raise SurroundingsError(f"{directory} is no directory: left alone")
-        if directory.exists():
-            shutil.rmtree(directory)
-    record.mkdir(parents=True)
+    directories = (place.record, place.home, place.signer_state)
+    for directory in directories:
+        _refuse_foreign(directory)
+    for directory in directories:
+        _remake(directory, 0o700 if directory == place.signer_state else 0o755)
+
+
+def _refuse_foreign(directory: Path) -> None:
+    if not os.path.lexists(directory):
+        return
+    if directory.is_symlink() or not directory.is_dir():
+        raise SurroundingsError(f"{directory} is no directory: left alone")
+    marker = directory / MARKER
+    if any(directory.iterdir()) and (marker.is_symlink() or not marker.is_file()):
+        raise SurroundingsError(
+            f"{directory} is not empty and no demonstration made it, or one of an older version "
+            f"({MARKER} is missing): left alone; name another with --dir, or remove it yourself"
+        )
+
+
+def _remake(directory: Path, mode: int) -> None:
+    """The marker goes last and comes first: what a crash leaves is ours, or empty, or gone."""
+    if directory.exists():
+        for path in directory.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != MARKER:
+                path.unlink()
+        shutil.rmtree(directory)
+    directory.mkdir(mode=mode, parents=True)
+    fd = os.open(directory / MARKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(_MARKER_TEXT)
 
 
 def free_ports() -> Ports:
