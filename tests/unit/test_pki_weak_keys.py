@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from pki import der
 from pki.errors import WeakKeyError
@@ -205,6 +207,18 @@ def test_shared_factors_are_found_among_many():
     for position in (0, 63, 64, 100, 129):
         assert shared_factor(primes[position] * primes[135], known)
     assert shared_factor(known[7], known)
+
+
+@given(st.integers(3, 1 << 64), st.lists(st.integers(1, 1 << 64), max_size=12))
+@example(15, [15])
+@example(15, [15, 14])
+@example(15, [7, 9])
+@example(15, [3 * 7, 5 * 7])
+@example(15, [14, 30, 7])
+def test_a_shared_factor_is_what_any_single_gcd_finds(modulus: int, known: list[int]):
+    """Equal moduli and multiples make the running product 0, which hides nothing."""
+    expected = any(math.gcd(modulus, other) != 1 for other in known)
+    assert shared_factor(modulus, known) is expected
 
 
 def write_blocklist(folder: Path, values: list[bytes]) -> None:
