@@ -248,8 +248,9 @@ class Ministry:
             entry["status"] = "revoked" if entry["serial"] in gone else entry["status"]
         return index
 
-    def orphan(self, authority: str) -> int:
-        serial = os.urandom(16).hex()
+    def orphan(self, authority: str, number: int | None = None) -> int:
+        number = int.from_bytes(os.urandom(16), "big") if number is None else number
+        serial = wire.serial_hex(number)
         index = self.event(
             EventType.CERTIFICATE_ORPHANED,
             SYSTEM,
