@@ -54,6 +54,7 @@ class History:
         policies: Policy hash in force, by index of the event that activated it.
         revoked_people: (tenant, user) to index, where openings tell.
         revoked_devices: (tenant, device) to index, where openings tell.
+        last: Time of the last event.
     """
 
     issued: dict[CertificateKey, Issued] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class History:
     policies: dict[int, str] = field(default_factory=dict)
     revoked_people: dict[tuple[str, str], int] = field(default_factory=dict)
     revoked_devices: dict[tuple[str, str], int] = field(default_factory=dict)
+    last: datetime | None = None
 
     def status(self, key: CertificateKey) -> str:
         """`revoked` or `good`."""

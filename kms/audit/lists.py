@@ -1,7 +1,8 @@
-"""CRLs against the log: what an event revokes is on the newest list, and nothing else is. Pure."""
+"""CRLs against the log: what an event revokes is on the next list, and nothing else is. Pure."""
 
 import hashlib
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -20,6 +21,8 @@ _REASONS = {
     "cessation-of-operation": x509.ReasonFlags.cessation_of_operation,
     "privilege-withdrawn": x509.ReasonFlags.privilege_withdrawn,
 }
+_ORPHAN_LISTED = timedelta(days=3650)
+"""How long an orphan stands on lists, from its event on: nobody kept its real notAfter."""
 
 
 def check_lists(files: Mapping[str, bytes], history: History, inventory: Inventory) -> Check:
@@ -41,7 +44,8 @@ def check_lists(files: Mapping[str, bytes], history: History, inventory: Invento
         if crl is not None:
             _check_list(check, path, crl, newest)
             _check_signature(check, path, crl, inventory.authorities(history, name))
-            _check_entries(check, path, crl, name, history, inventory)
+            _check_entries(check, path, crl, newest, history)
+            _check_complete(check, path, crl, newest, history, inventory)
     revoking = {authority for authority, _ in history.revoked}
     for name in sorted(revoking - history.lists.keys()):
         check.fail(f"ca/{name}.crl", f"{name!r} has revoked certificates and never issued a CRL")
@@ -127,24 +131,61 @@ def _check_entries(
     check: Check,
     path: str,
     crl: x509.CertificateRevocationList,
-    name: str,
+    newest: ListIssued,
+    history: History,
+) -> None:
+    """Every entry has its event."""
+    for entry in crl:
+        check.examined += 1
+        serial = wire.serial_hex(entry.serial_number)
+        item = history.revoked.get((newest.authority, serial))
+        if item is None:
+            check.fail(path, f"lists {serial}, which no event revokes")
+        else:
+            _check_entry(check, path, serial, entry, item)
+
+
+def _check_complete(
+    check: Check,
+    path: str,
+    crl: x509.CertificateRevocationList,
+    newest: ListIssued,
     history: History,
     inventory: Inventory,
 ) -> None:
-    """Every entry has its event, every event its entry (unless the certificate has expired)."""
-    revoked = {serial: item for (by, serial), item in history.revoked.items() if by == name}
-    listed = {wire.serial_hex(entry.serial_number): entry for entry in crl}
-    for serial, entry in listed.items():
-        check.examined += 1
-        if serial not in revoked:
-            check.fail(path, f"lists {serial}, which no event revokes")
-        else:
-            _check_entry(check, path, serial, entry, revoked[serial])
-    for serial, item in revoked.items():
-        held = inventory.by_key.get((name, serial))
-        expired = held is not None and held.certificate.not_valid_after_utc < crl.last_update_utc
-        if serial not in listed and not expired:
+    """Every revocation has its entry, unless it is over, or too young and the list still valid."""
+    listed = {wire.serial_hex(entry.serial_number) for entry in crl}
+    young = 0
+    for (authority, serial), item in history.revoked.items():
+        if authority != newest.authority or serial in listed:
+            continue
+        held = inventory.by_key.get((authority, serial))
+        end = held.certificate.not_valid_after_utc if held else _orphan_end(item)
+        if end is not None and end < crl.last_update_utc:
+            continue
+        if _precedes(item, newest, crl):
             check.fail(path, f"does not list {serial}, which event {item.index} revokes")
+        elif _outlived(crl, history):
+            check.fail(path, f"ran out, and no list followed with {serial} of event {item.index}")
+        else:
+            young += 1
+    if young:
+        check.notes.append(f"{path}: {young} revocations, younger than the list, not yet on a list")
+
+
+def _orphan_end(item: Revoked) -> datetime | None:
+    return item.time + _ORPHAN_LISTED if item.orphan else None
+
+
+def _precedes(item: Revoked, newest: ListIssued, crl: x509.CertificateRevocationList) -> bool:
+    """Whether the list had to know of it; within thisUpdate's own second it may be either way."""
+    return item.index < newest.index and item.time < crl.last_update_utc
+
+
+def _outlived(crl: x509.CertificateRevocationList, history: History) -> bool:
+    """Whether the log went on after the list's nextUpdate: then a newer one was due."""
+    end, last = crl.next_update_utc, history.last
+    return end is not None and last is not None and last > end
 
 
 def _check_entry(

@@ -120,6 +120,7 @@ class _Replay:
         if self._last and leaf.time < self._last[1].time:
             self.check.fail(event(index), f"is older than event {self._last[0]} before it")
         self._last = index, leaf
+        self.history.last = leaf.time
         act = self._steps.get(leaf.type)
         if act is not None:
             act(index, leaf)

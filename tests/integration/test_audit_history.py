@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from kms import wire
-from kms.audit.main import main
 from kms.wire import Committed, EventType, LeafCertificate
+from tests.support.auditing import Misdeed, relog, verify
 from tests.support.ministry import (
     DOMAIN,
     HELD,
@@ -28,21 +28,6 @@ from tests.support.ministry import (
     digest,
 )
 from tests.support.naive_log import NaiveLog, leaf_hash, tree_hash
-
-Misdeed = Callable[[Ministry], object]
-
-
-def verify(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str], Any]:
-    capsys.readouterr()
-    status = main(["verify", *map(str, arguments), "--json"])
-    document = json.loads(capsys.readouterr().out)
-    found = [
-        f"{check['check']}: {item['where']}: {item['message']}"
-        for check in document["checks"]
-        for item in check["failures"]
-    ]
-    return status, found, document
-
 
 # --- what may be told --------------------------------------------------------------------------
 
@@ -95,19 +80,6 @@ def test_what_a_log_may_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert any("1 events have no openings" in note for note in notes)
 
 
-def test_expired_certificates_may_leave_the_list(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ministry = busy_ministry()
-    ministry.now += timedelta(days=91)
-    ministry.revoked["people"] = [
-        item for item in ministry.revoked["people"] if item[2] == "cessation-of-operation"
-    ]
-    ministry.publish_all()
-    status, found, _ = verify(ministry.write(tmp_path / "record"), capsys=capsys)
-    assert (status, found) == (0, [])
-
-
 # --- what may not ------------------------------------------------------------------------------
 
 
@@ -123,14 +95,6 @@ def other_policy(ministry: Ministry) -> None:
 
 def no_policy(ministry: Ministry) -> None:
     relog(ministry, ministry.certify_server("signal"), lambda _: {"policy": None})
-
-
-def relog(
-    ministry: Ministry, index: int, change: Callable[[dict[str, Any]], dict[str, Any]]
-) -> None:
-    """Log an event otherwise than it was."""
-    leaf = json.loads(ministry.log.leaves[index])
-    ministry.log.leaves[index] = wire.canonical(leaf | change(leaf))
 
 
 def same_serial(ministry: Ministry) -> None:
@@ -256,7 +220,24 @@ def leave_one_good(ministry: Ministry) -> None:
 
 
 def unpublished(ministry: Ministry) -> None:
+    """The list made a moment after a revocation leaves it out."""
     ministry.revoke(EventType.DEVICE_REVOKED, ["bob-phone"])
+    ministry.revoked["people"].pop()
+    ministry.now += timedelta(seconds=1)
+    ministry.publish("people")
+
+
+def never_published(ministry: Ministry) -> None:
+    """The log goes on for longer than the list holds, and no other follows."""
+    ministry.revoke(EventType.DEVICE_REVOKED, ["bob-phone"])
+    ministry.now += timedelta(days=8)
+    ministry.publish("root")
+
+
+def orphan_delisted(ministry: Ministry) -> None:
+    ministry.now += timedelta(days=91)
+    ministry.revoked["people"].clear()
+    ministry.publish_all()
 
 
 def listed_otherwise(change: Callable[[Any, Any, Any], tuple[Any, Any, Any]]) -> Misdeed:
@@ -423,6 +404,8 @@ MISDEEDS: dict[str, tuple[Misdeed, str]] = {
         "again, after",
     ),
     "a revocation not on the list": (unpublished, "crls: ca/people.crl: does not list"),
+    "a revocation on no list": (never_published, "crls: ca/people.crl: ran out, and no list"),
+    "an orphan taken off the list": (orphan_delisted, "crls: ca/people.crl: does not list"),
     "another reason on the list": (
         listed_otherwise(lambda serial, time, _: (serial, time, "unspecified")),
         "another reason than event",
