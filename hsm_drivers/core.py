@@ -20,6 +20,7 @@ from hsm_drivers.errors import (
 )
 from hsm_drivers.journal import MAX_BATCH, Intent, acceptable
 from hsm_drivers.ports import (
+    CheckContext,
     Checked,
     Driver,
     Head,
@@ -40,7 +41,8 @@ _log = logging.getLogger(__name__)
 _LABEL = re.compile(r"[a-z0-9-]{1,64}")
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
+    """The system's clock."""
     return datetime.now(UTC)
 
 
@@ -54,7 +56,7 @@ class SignerCore:
         state: SignerState,
         *,
         ceremony: bool = False,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         """Take the parts.
 
@@ -63,7 +65,7 @@ class SignerCore:
             checkers: What judges statements, per purpose; a purpose without one is refused.
             state: Records, heads, journal.
             ceremony: Whether keys may be made.
-            now: Clock for the records of new keys.
+            now: Clock, aware: checkers and the records of new keys go by it.
         """
         self._driver = driver
         self._checkers = checkers
@@ -226,12 +228,12 @@ class SignerCore:
         if checker is None:
             raise UnsupportedError(f"this signer cannot check {statement.purpose} statements")
         if statement.purpose is not Purpose.CHECKPOINT:
-            return _recordable(checker(record, statement, None))
+            return _recordable(checker(record, statement, CheckContext(self._now())))
         origin = _origin(statement)
         last = heads.get(origin) or self._state.head(origin)
         if last is None and not self._ceremony:
             raise UnsupportedError(f"log {origin!r} is new; an epoch begins in a ceremony only")
-        checked = _recordable(checker(record, statement, last))
+        checked = _recordable(checker(record, statement, CheckContext(self._now(), last)))
         heads[origin] = _advanced(origin, last, checked.head)
         return checked
 

@@ -1,8 +1,9 @@
 """The signer without its process: the same core behind the same port, for tests of what uses it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
-from hsm_drivers.core import SignerCore
+from hsm_drivers.core import SignerCore, utc_now
 from hsm_drivers.errors import HsmError
 from hsm_drivers.ports import (
     Driver,
@@ -29,8 +30,10 @@ class InProcessSigner:
         state: SignerState,
         *,
         ceremony: bool = True,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._core = SignerCore(driver, checkers, state, ceremony=ceremony)
+        """As `SignerCore`."""
+        self._core = SignerCore(driver, checkers, state, ceremony=ceremony, now=now)
 
     async def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
         """As `ports.StatementSigner.sign`."""

@@ -8,6 +8,7 @@ purpose, checked against the key's record, never bare digests.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, NewType, Protocol
 
@@ -261,16 +262,29 @@ class Driver(KeyStore, MessageSigner, Rng, Wrapper, Kem, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class CheckContext:
+    """What a checker is told besides record and statement: the signer's own knowledge.
+
+    Attributes:
+        now: The signer's clock, aware; never the worker's.
+        head: For a checkpoint, the last head signed for its origin, else None.
+    """
+
+    now: datetime
+    head: Head | None = None
+
+
 class StatementChecker(Protocol):
     """Judges one kind of statement against its key's record; pure; injected by bootstrap."""
 
-    def __call__(self, record: KeyRecord, statement: Statement, head: Head | None) -> "Checked":
+    def __call__(self, record: KeyRecord, statement: Statement, context: CheckContext) -> "Checked":
         """Accept or refuse.
 
         Args:
             record: The key's record.
             statement: What is to be signed.
-            head: For a checkpoint, the last head signed for the key's origin, else None.
+            context: What the signer knows.
 
         Raises:
             StatementRefusedError: With the sentence that says why.

@@ -1,10 +1,11 @@
 """May a key sign this TBSCertificate? It is read again, strictly, and held against the limits."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 from hsm_drivers.ports import KeyRecord, Purpose
 from pki import der, extensions, names
+from pki.certificates import MAX_BACKDATE
 from pki.keys import infer_algorithm, key_id
 from pki.limits import (
     KnownKey,
@@ -21,6 +22,11 @@ from policies.algorithms import Kind
 
 MAX_STATEMENT = 65_536
 """Larger TBSCertificates are refused unread, in bytes."""
+MAX_AGE = timedelta(hours=24) + MAX_BACKDATE
+"""How far back a validity may begin: a reservation fixes notBefore, lives at most a day
+(`limits.enrolment_seconds`) and is backdated by `MAX_BACKDATE` at most."""
+MAX_AHEAD = timedelta(minutes=5)
+"""How far ahead it may begin: nobody reserves for later, clocks differ by less."""
 
 _AUTHORITY_USAGES = frozenset({KeyUsage.KEY_CERT_SIGN, KeyUsage.CRL_SIGN})
 _LEAF_EXTENSIONS = frozenset(
@@ -50,8 +56,8 @@ _CRITICAL = frozenset(
 _NAME_PARTS = frozenset({names.ORGANIZATION, names.ORGANIZATIONAL_UNIT, names.COMMON_NAME})
 
 
-def judge_certificate(record: KeyRecord, message: bytes) -> str:
-    """Serial in hex of a TBSCertificate that the key may sign.
+def judge_certificate(record: KeyRecord, message: bytes, now: datetime) -> str:
+    """Serial in hex of a TBSCertificate that the key may sign now.
 
     Raises:
         RefusalError: It goes beyond the key's limits.
@@ -68,6 +74,8 @@ def judge_certificate(record: KeyRecord, message: bytes) -> str:
     octets = (tbs.serial.bit_length() + 8) // 8
     if tbs.serial <= 0 or octets > 20:
         raise RefusalError("its serial is not positive or has more than 20 octets")
+    if not -MAX_AGE <= tbs.not_before - now <= MAX_AHEAD:
+        raise RefusalError("its validity begins too long ago or in the future")
     for extension in tbs.extensions.values():
         if extension.critical != (extension.oid in _CRITICAL):
             raise RefusalError(f"extension {extension.oid} has the wrong criticality")

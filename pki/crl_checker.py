@@ -1,6 +1,6 @@
 """May a key sign this TBSCertList? It is read again, strictly, and held against the limits."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 from hsm_drivers.ports import KeyRecord, Purpose
@@ -8,9 +8,12 @@ from pki import der, extensions
 from pki.crl import REASON_CODES, VERSION_2
 from pki.limits import RefusalError, check_authority_key, limits_of
 
+MAX_SKEW = timedelta(hours=1)
+"""How far thisUpdate may lie from the signer's clock: lists are signed as soon as they are made."""
 
-def judge_crl(record: KeyRecord, message: bytes) -> str:
-    """Number, decimal, of a TBSCertList that the key may sign.
+
+def judge_crl(record: KeyRecord, message: bytes, now: datetime) -> str:
+    """Number, decimal, of a TBSCertList that the key may sign now.
 
     Raises:
         RefusalError: It goes beyond the key's limits.
@@ -27,6 +30,8 @@ def judge_crl(record: KeyRecord, message: bytes) -> str:
     if reader.raw_of(der.SEQUENCE) != limits.issuer:
         raise RefusalError("it names a foreign issuer")
     this_update, next_update = reader.time(), reader.time()
+    if abs(this_update - now) > MAX_SKEW:
+        raise RefusalError("its update is not of this hour")
     if (
         not timedelta(0)
         < next_update - this_update

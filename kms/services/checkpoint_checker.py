@@ -5,7 +5,7 @@ last one signed.
 """
 
 from hsm_drivers.errors import StatementRefusedError
-from hsm_drivers.ports import Checked, Head, KeyRecord, Purpose, Statement
+from hsm_drivers.ports import CheckContext, Checked, Head, KeyRecord, Purpose, Statement
 from kms.tlog.checkpoint import parse_checkpoint
 from kms.tlog.errors import FormatError, ProofError
 from kms.tlog.hashing import HASH_SIZE
@@ -19,7 +19,7 @@ def log_constraints(name: str) -> dict[str, str]:
     return {"name": name}
 
 
-def check_checkpoint(record: KeyRecord, statement: Statement, head: Head | None) -> Checked:
+def check_checkpoint(record: KeyRecord, statement: Statement, context: CheckContext) -> Checked:
     """A `StatementChecker` for checkpoints.
 
     Raises:
@@ -35,8 +35,8 @@ def check_checkpoint(record: KeyRecord, statement: Statement, head: Head | None)
         raise StatementRefusedError(f"origin {checkpoint.origin!r} is not an epoch of {name!r}")
     if checkpoint.extensions:
         raise StatementRefusedError("the checkpoint carries more than origin, size and root")
-    if head is not None:
-        _check_growth(head, checkpoint.size, checkpoint.root, statement.evidence)
+    if context.head is not None:
+        _check_growth(context.head, checkpoint.size, checkpoint.root, statement.evidence)
     new = Head(checkpoint.origin, checkpoint.size, checkpoint.root)
     return Checked(reference=str(checkpoint.size), head=new)
 

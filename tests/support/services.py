@@ -133,8 +133,8 @@ async def world(
     ledger = ledger or MemoryLedger()
     driver = SoftwareDriver()
     state = SignerState(directory / "signer")
-    signer = wrap_signer(InProcessSigner(driver, CHECKERS, state, ceremony=True))
     clock = SteppingClock(datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC))
+    signer = wrap_signer(InProcessSigner(driver, CHECKERS, state, ceremony=True, now=clock.now))
     plan = load_plan(None, "log.test.example")
     with ThreadPoolExecutor(1) as executor:
         epoch = await open_log(ledger, signer, plan, executor)

@@ -21,6 +21,7 @@ from hsm_drivers.errors import HsmError, StatementRefusedError, TokenUnavailable
 from hsm_drivers.pin import Pin
 from hsm_drivers.pkcs11 import Pkcs11Driver
 from hsm_drivers.ports import (
+    CheckContext,
     Checked,
     Head,
     KeyLabel,
@@ -51,7 +52,7 @@ def checkpoint(size: int, root: bytes = b"r", origin: str = "example.org/log/1")
     return Statement(LOG, Purpose.CHECKPOINT, b"%s\n%d\n%s\n" % (origin.encode(), size, root))
 
 
-def check_any(record: KeyRecord, statement: Statement, head: Head | None) -> Checked:
+def check_any(record: KeyRecord, statement: Statement, context: CheckContext) -> Checked:
     if statement.message.startswith(b"bad"):
         raise StatementRefusedError("the message says itself that it is bad")
     if statement.message.startswith(b"bug"):
@@ -59,7 +60,7 @@ def check_any(record: KeyRecord, statement: Statement, head: Head | None) -> Che
     return Checked(reference=hashlib.sha256(statement.message).hexdigest()[:40])
 
 
-def check_size(record: KeyRecord, statement: Statement, head: Head | None) -> Checked:
+def check_size(record: KeyRecord, statement: Statement, context: CheckContext) -> Checked:
     """No more than the parse: growth is the core's second look."""
     origin, size, root, _ = statement.message.split(b"\n")
     new = Head(origin.decode(), int(size), hashlib.sha256(root).digest())

@@ -1,11 +1,20 @@
 """A worker that lies to its signer about the log: each lie is refused."""
 
 import hashlib
+from datetime import UTC, datetime
 
 import pytest
 
 from hsm_drivers.errors import StatementRefusedError
-from hsm_drivers.ports import Head, KeyAttributes, KeyLabel, KeyRecord, Purpose, Statement
+from hsm_drivers.ports import (
+    CheckContext,
+    Head,
+    KeyAttributes,
+    KeyLabel,
+    KeyRecord,
+    Purpose,
+    Statement,
+)
 from kms.services.checkpoint_checker import check_checkpoint, log_constraints
 from kms.tlog.checkpoint import Checkpoint
 from kms.tlog.hashing import EMPTY_ROOT, leaf_hash
@@ -53,36 +62,40 @@ def statement(new: Head, evidence: bytes = b"") -> Statement:
     return Statement(LABEL, Purpose.CHECKPOINT, body, evidence)
 
 
+def after(last: Head | None) -> CheckContext:
+    return CheckContext(datetime(2026, 11, 21, tzinfo=UTC), last)
+
+
 def proof(old: int, new: int) -> bytes:
     return b"".join(consistency_proof(old, new, node))
 
 
 @pytest.mark.parametrize(("old", "new"), [(1, 2), (3, 7), (8, 9), (7, 40), (32, 33)])
 def test_a_head_that_contains_the_last_one_is_accepted(old: int, new: int):
-    checked = check_checkpoint(RECORD, statement(head(new), proof(old, new)), head(old))
+    checked = check_checkpoint(RECORD, statement(head(new), proof(old, new)), after(head(old)))
     assert checked.head == head(new)
     assert checked.reference == str(new)
 
 
 def test_the_same_head_may_be_signed_again():
-    assert check_checkpoint(RECORD, statement(head(9)), head(9)).head == head(9)
+    assert check_checkpoint(RECORD, statement(head(9)), after(head(9))).head == head(9)
 
 
 def test_a_smaller_head_is_refused():
     with pytest.raises(StatementRefusedError, match="would hide events"):
-        check_checkpoint(RECORD, statement(head(8)), head(9))
+        check_checkpoint(RECORD, statement(head(8)), after(head(9)))
 
 
 def test_the_same_size_with_another_root_is_refused():
     forged = Head(ORIGIN, 9, bytes(32))
     with pytest.raises(StatementRefusedError, match="another root"):
-        check_checkpoint(RECORD, statement(forged), head(9))
+        check_checkpoint(RECORD, statement(forged), after(head(9)))
 
 
 @pytest.mark.parametrize("evidence", [b"", proof(8, 20), proof(9, 19), bytes(32), b"short"])
 def test_growth_without_its_proof_is_refused(evidence: bytes):
     with pytest.raises(StatementRefusedError):
-        check_checkpoint(RECORD, statement(head(20), evidence), head(9))
+        check_checkpoint(RECORD, statement(head(20), evidence), after(head(9)))
 
 
 def test_every_flipped_byte_of_a_proof_is_refused():
@@ -91,7 +104,7 @@ def test_every_flipped_byte_of_a_proof_is_refused():
         bad = bytearray(good)
         bad[position] ^= 1
         with pytest.raises(StatementRefusedError):
-            check_checkpoint(RECORD, statement(head(20), bytes(bad)), head(9))
+            check_checkpoint(RECORD, statement(head(20), bytes(bad)), after(head(9)))
 
 
 @pytest.mark.parametrize(
@@ -100,16 +113,16 @@ def test_every_flipped_byte_of_a_proof_is_refused():
 )
 def test_a_foreign_origin_is_refused(origin: str):
     with pytest.raises(StatementRefusedError):
-        check_checkpoint(RECORD, statement(head(9, origin)), None)
+        check_checkpoint(RECORD, statement(head(9, origin)), after(None))
 
 
 def test_a_checkpoint_with_extensions_is_refused():
     body = Checkpoint(ORIGIN, 9, root(9, node), ("more",)).body()
     with pytest.raises(StatementRefusedError, match="more than"):
-        check_checkpoint(RECORD, Statement(LABEL, Purpose.CHECKPOINT, body), None)
+        check_checkpoint(RECORD, Statement(LABEL, Purpose.CHECKPOINT, body), after(None))
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"x" * 100_000, b"a\n1\nAAAA\n"])
 def test_what_is_no_checkpoint_is_refused(body: bytes):
     with pytest.raises(StatementRefusedError):
-        check_checkpoint(RECORD, Statement(LABEL, Purpose.CHECKPOINT, body), None)
+        check_checkpoint(RECORD, Statement(LABEL, Purpose.CHECKPOINT, body), after(None))

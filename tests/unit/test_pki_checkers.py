@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_drivers.errors import StatementRefusedError
-from hsm_drivers.ports import Head, KeyRecord, Purpose, Statement
+from hsm_drivers.ports import CheckContext, Head, KeyRecord, Purpose, Statement
 from pki import der, extensions
+from pki.certificate_checker import MAX_AGE, MAX_AHEAD
 from pki.certificates import MAX_BACKDATE
 from pki.checkers import check_certificate, check_crl
 from pki.constraints import authority_constraints
 from pki.crl import CrlFactory, RevokedEntry
+from pki.crl_checker import MAX_SKEW
 from pki.errors import ProfileError
 from pki.keys import key_id
 from pki.names import Subject
@@ -24,18 +26,19 @@ from policies.algorithms import algorithm
 from tests.support import pki
 
 WEEK = timedelta(days=7)
+NOW = CheckContext(pki.NOW)
 SERIAL, ALGORITHM, ISSUER, VALIDITY, SUBJECT, SPKI, EXTENSIONS = 1, 2, 3, 4, 5, 6, 7
 
 
 def accepted(record: KeyRecord, message: bytes) -> str:
     statement = Statement(record.label, Purpose.CERTIFICATE, message)
-    return check_certificate(record, statement, None).reference
+    return check_certificate(record, statement, NOW).reference
 
 
 def refused(record: KeyRecord, message: bytes, why: str = "") -> None:
     statement = Statement(record.label, Purpose.CERTIFICATE, message)
     with pytest.raises(StatementRefusedError, match=why or None):
-        check_certificate(record, statement, None)
+        check_certificate(record, statement, NOW)
 
 
 def tbs(profile: str, key: str = "ECDSA-P256", **changes: Any) -> bytes:
@@ -348,6 +351,33 @@ def test_prefixes_end_their_host(prefix: str):
         authority_constraints("people", pki.NAMES["people"], san_prefixes=[prefix])
 
 
+# --- the signer's clock ----------------------------------------------------------------------
+
+TICK = timedelta(seconds=1)
+
+
+def moved(message: bytes, begin: timedelta) -> bytes:
+    """The same with a validity of an hour that begins so long after now."""
+    start = pki.NOW + begin
+    return with_part(message, VALIDITY, validity(start, start + timedelta(hours=1)))
+
+
+@pytest.mark.parametrize(
+    "begin", [-timedelta(days=365), -MAX_AGE - TICK, MAX_AHEAD + TICK, timedelta(days=365 * 7)]
+)
+def test_no_certificate_begins_at_another_time(begin: timedelta):
+    """A worker that was taken over for a minute keeps nothing that works later."""
+    for authority, message in ((PEOPLE, GOOD), (INFRASTRUCTURE, tbs("officer")), (ROOT, BELOW)):
+        refused(authority, moved(message, begin), "too long ago or in the future")
+    refused(ROOT, moved(OWN, begin), "too long ago or in the future")
+
+
+def test_a_reservation_may_be_a_day_old_and_clocks_may_differ():
+    for begin in (-MAX_AGE, timedelta(0), MAX_AHEAD):
+        accepted(PEOPLE, moved(GOOD, begin))
+        accepted(ROOT, moved(BELOW, begin))
+
+
 # --- the root --------------------------------------------------------------------------------
 
 BELOW = pki.tbs_of(pki.world().people.issuer.certificate)
@@ -506,7 +536,7 @@ def test_inserted_and_removed_bytes_are_refused(position: int, inserted: bytes):
 def test_evidence_and_foreign_purposes_are_refused():
     statement = Statement(PEOPLE.label, Purpose.CERTIFICATE, GOOD, b"evidence")
     with pytest.raises(StatementRefusedError, match="evidence"):
-        check_certificate(PEOPLE, statement, None)
+        check_certificate(PEOPLE, statement, NOW)
     record = replace(PEOPLE, purposes=(Purpose.CRL,))
     refused(record, GOOD, "constraints")
     refused(replace(PEOPLE, constraints={}), GOOD, "constraints")
@@ -515,7 +545,7 @@ def test_evidence_and_foreign_purposes_are_refused():
 def test_a_head_means_nothing_to_a_certificate():
     statement = Statement(PEOPLE.label, Purpose.CERTIFICATE, GOOD)
     head = Head("log/1", 7, bytes(32))
-    assert check_certificate(PEOPLE, statement, head).head is None
+    assert check_certificate(PEOPLE, statement, replace(NOW, head=head)).head is None
 
 
 # --- CRLs ------------------------------------------------------------------------------------
@@ -527,8 +557,14 @@ def crl(*revoked: RevokedEntry, number: int = 7, days: int = 7) -> bytes:
     return factory.prepare(number, pki.NOW, update, revoked).statement.message
 
 
+def updated(begin: timedelta) -> bytes:
+    """An ordinary list that was made so long after now."""
+    start = pki.NOW + begin
+    return with_part(with_part(FULL, UPDATES, der.time(start)), 4, der.time(start + WEEK))
+
+
 def crl_accepted(message: bytes, record: KeyRecord = PEOPLE) -> str:
-    return check_crl(record, Statement(record.label, Purpose.CRL, message), None).reference
+    return check_crl(record, Statement(record.label, Purpose.CRL, message), NOW).reference
 
 
 def crl_refused(message: bytes, why: str = "", record: KeyRecord = PEOPLE) -> None:
@@ -643,6 +679,19 @@ def test_the_root_promises_its_crl_as_its_profile_says():
     longest = authority_profile("root").crl_validity
     prepared = CrlFactory(pki.world().root.issuer).prepare(1, pki.NOW, pki.NOW + longest, [])
     assert crl_accepted(prepared.statement.message, ROOT) == "1"
+
+
+@pytest.mark.parametrize("hours", [-24 * 365, -2, 2, 24 * 365 * 8])
+def test_no_crl_is_of_another_hour(hours: int):
+    """One of 2034 would be believed over every honest one until then."""
+    crl_refused(updated(timedelta(hours=hours)), "this hour")
+    crl_refused(updated(MAX_SKEW + TICK), "this hour")
+    crl_refused(updated(-MAX_SKEW - TICK), "this hour")
+
+
+def test_a_crl_may_wait_for_its_signature():
+    for begin in (-MAX_SKEW, MAX_SKEW):
+        assert crl_accepted(updated(begin)) == "7"
 
 
 @settings(deadline=None)

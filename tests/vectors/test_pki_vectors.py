@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hsm_drivers.errors import StatementRefusedError
-from hsm_drivers.ports import Purpose, Statement
+from hsm_drivers.ports import CheckContext, Purpose, Statement
 from pki import der
 from pki.chains import certificate_info
 from pki.checkers import check_certificate, check_crl
@@ -212,7 +212,7 @@ def test_the_signer_signs_no_strangers_statement():
             (check_crl, Purpose.CRL),
         ):
             try:
-                checker(people, Statement(people.label, purpose, content), None)
+                checker(people, Statement(people.label, purpose, content), CheckContext(pki.NOW))
             except StatementRefusedError:
                 continue
             pytest.fail(f"{name} would be signed")
