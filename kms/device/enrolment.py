@@ -41,6 +41,8 @@ class Expectations:
         authority: SHA-256 (lower-case hex) of the certificate of the CA that certifies people.
         log_vkey: Verifier key of the log (C2SP signed-note).
         root: The trusted root certificate, DER.
+        domain: Identity domain that its certificates must name, `id.interior.example`; None takes
+            any, if all certificates of an answer name the same.
     """
 
     tenant: str
@@ -48,9 +50,17 @@ class Expectations:
     authority: str
     log_vkey: str
     root: bytes
+    domain: str | None = None
 
     @classmethod
-    def load(cls, tenant: str, root_pem: bytes, people_pem: bytes, log_vkey: str) -> "Expectations":
+    def load(
+        cls,
+        tenant: str,
+        root_pem: bytes,
+        people_pem: bytes,
+        log_vkey: str,
+        domain: str | None = None,
+    ) -> "Expectations":
         """From the files an operator hands out: `ca/root.pem`, `ca/people.pem`, `log.vkey`.
 
         Raises:
@@ -61,7 +71,7 @@ class Expectations:
         root = x509.load_pem_x509_certificate(root_pem).public_bytes(Encoding.DER)
         vkey = log_vkey.strip()
         origin = VerifierKey.parse(vkey).name
-        return cls(tenant, origin, hashlib.sha256(people).hexdigest(), vkey, root)
+        return cls(tenant, origin, hashlib.sha256(people).hexdigest(), vkey, root, domain)
 
 
 class Device:
@@ -182,8 +192,9 @@ class Device:
         """
         if self._transcript is None:
             raise UsageError("nothing was proven yet: call prove first")
+        expected = self.expectations
         return verification.verify(
-            answer, self._transcript, self.expectations.log_vkey, self.expectations.root
+            answer, self._transcript, expected.log_vkey, expected.root, expected.domain
         )
 
     def _rebuild(self, answer: object, sent: bytes) -> wire.Transcript:

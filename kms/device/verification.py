@@ -5,6 +5,7 @@ No clock is asked: validity is measured at the time the log gives, which the che
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ _X509_ERRORS = (
 )
 """What `cryptography` raises for a certificate that is not as it should be."""
 
+_HOST = r"https://[a-z0-9.-]+"
 _MAX_SLOTS = 16
 _MAX_OPENINGS = 16
 
@@ -79,7 +81,13 @@ class Certified:
     openings: tuple[wire.Opening, ...]
 
 
-def verify(answer: object, transcript: wire.Transcript, log_vkey: str, root: bytes) -> Certified:
+def verify(
+    answer: object,
+    transcript: wire.Transcript,
+    log_vkey: str,
+    root: bytes,
+    domain: str | None = None,
+) -> Certified:
     """Check the answer to the proofs against the transcript that was proven.
 
     Args:
@@ -87,6 +95,7 @@ def verify(answer: object, transcript: wire.Transcript, log_vkey: str, root: byt
         transcript: What the device signed.
         log_vkey: Verifier key of the log.
         root: Trusted root certificate, DER.
+        domain: Identity domain of the tenant; None accepts any, if it is one for all certificates.
 
     Raises:
         MalformedAnswerError: The answer is not of the documented shape.
@@ -101,6 +110,7 @@ def verify(answer: object, transcript: wire.Transcript, log_vkey: str, root: byt
     index = _verify_receipt(receipt, leaf, log_vkey, transcript.origin)
     event, time = _event(leaf, transcript)
     certificates = _certificates(answer, transcript, _load(chain[0], "chain"), time)
+    _check_domain(certificates, domain)
     _check_logged(event, certificates)
     return Certified(
         transcript.enrolment,
@@ -196,14 +206,35 @@ def _check_subject(
     """The certificate carries this slot's key and names this device."""
     if certificate_spki(certificate) != slot.spki:
         raise UntrustedAnswerError(f"slot {slot.name!r}: the certificate is for another key")
+    uri = _uri(certificate, slot.name)
+    path = f"/users/{transcript.user}/devices/{transcript.device}"
+    if not re.fullmatch(_HOST + re.escape(path), uri):
+        raise UntrustedAnswerError(f"slot {slot.name!r}: the certificate does not name {path}")
+
+
+def _uri(certificate: x509.Certificate, slot: str) -> str:
+    """The only subject alternative name, which is a URI."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except _X509_ERRORS as error:
-        raise UntrustedAnswerError(f"slot {slot.name!r}: the certificate names no one") from error
-    path = f"/users/{transcript.user}/devices/{transcript.device}"
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    if path not in [urlsplit(uri).path for uri in uris]:
-        raise UntrustedAnswerError(f"slot {slot.name!r}: the certificate does not name {path}")
+        raise UntrustedAnswerError(f"slot {slot!r}: the certificate names no one") from error
+    match list(names):
+        case [x509.UniformResourceIdentifier() as name]:
+            return name.value
+        case _:
+            raise UntrustedAnswerError(f"slot {slot!r}: the certificate's name is not one URI")
+
+
+def _check_domain(certificates: Sequence[SlotCertificate], domain: str | None) -> None:
+    """All certificates are of one identity domain, and of the expected one if it is known."""
+    for item in certificates:
+        uri = _uri(_load(item.certificate, item.slot), item.slot)
+        host = urlsplit(uri).netloc
+        domain = domain if domain is not None else host
+        if host != domain:
+            raise UntrustedAnswerError(
+                f"slot {item.slot!r}: the certificate is of the domain {host!r}, not {domain!r}"
+            )
 
 
 def _check_document(certificate: x509.Certificate, document: object, slot: str) -> None:

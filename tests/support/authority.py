@@ -1,5 +1,6 @@
 """A small certification authority, made with `cryptography` only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -82,13 +83,19 @@ class Authority:
         end: datetime,
         *,
         signs: bool = True,
+        usages: Sequence[str] = (),
+        names: Sequence[x509.GeneralName] | None = None,
     ) -> bytes:
-        """DER of an end-entity certificate over any SPKI, to sign with or to encipher to."""
+        """DER of an end-entity certificate over any SPKI, to sign with or to encipher to.
+
+        `usages` are extended, as OIDs; `names` stand in the place of the URI.
+        """
         usage = dict.fromkeys(_USAGES, False)
         usage["digital_signature" if signs else "key_encipherment"] = True
+        alternative = [x509.UniformResourceIdentifier(uri)] if names is None else names
         builder = (
             x509.CertificateBuilder()
-            .subject_name(_name(uri.rsplit("/", 1)[-1]))
+            .subject_name(_name(uri.rsplit("/", 1)[-1] or "nameless"))
             .issuer_name(_name(self.name))
             .public_key(self.key.public_key())
             .serial_number(serial)
@@ -96,10 +103,11 @@ class Authority:
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.KeyUsage(**usage), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False
-            )
+            .add_extension(x509.SubjectAlternativeName(alternative), critical=False)
         )
+        if usages:
+            extended = x509.ExtendedKeyUsage(map(x509.ObjectIdentifier, usages))
+            builder = builder.add_extension(extended, critical=False)
         der = builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.DER)
         return self._spliced(der, public_key)
 

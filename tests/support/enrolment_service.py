@@ -7,6 +7,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes, hpke
 from cryptography.hazmat.primitives.asymmetric import (
     ec,
@@ -87,6 +88,8 @@ class EnrolmentService:
         self.log = NaiveLog(origin, os.urandom(32))
         self.log.append(b"something older")
         self.pending: dict[str, tuple[wire.Transcript, dict[str, bytes]]] = {}
+        self.uris: dict[str, str] = {}
+        self.names: list[x509.GeneralName] | None = None
 
     def expectations(self) -> Expectations:
         return Expectations(
@@ -158,7 +161,8 @@ class EnrolmentService:
         issued = []
         for slot in transcript.slots:
             serial = int.from_bytes(os.urandom(16), "big")
-            der = self.people.issue(slot.spki, uri, serial, begin, end)
+            named = self.uris.get(slot.name, uri)
+            der = self.people.issue(slot.spki, named, serial, begin, end, names=self.names)
             issued.append((f"device-{slot.name}", wire.serial_hex(serial), slot.name, der))
         openings = [
             wire.Opening(field, self.tenant, value, os.urandom(32))

@@ -31,7 +31,7 @@ from kms.device import (
 )
 from kms.device.der import certificate_spki
 from tests.support.authority import Authority
-from tests.support.enrolment_service import NOW, EnrolmentService, copied, seal
+from tests.support.enrolment_service import DOMAIN, NOW, EnrolmentService, copied, seal
 
 SIGNATURES = ("ECDSA-P256", "ECDSA-P384", "Ed25519", "ML-DSA-65", "ML-DSA-87", "RSA-3072")
 KEMS = (
@@ -416,6 +416,60 @@ def test_a_service_that_does_one_thing_wrong_is_refused(change: str) -> None:
         client.accept(answer)
 
 
+PHONE = "/users/ada@example/devices/phone-1"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"http://{DOMAIN}{PHONE}",
+        f"https://{DOMAIN}{PHONE}/",
+        f"https://{DOMAIN}{PHONE}?x",
+        f"https://{DOMAIN}{PHONE}#x",
+        f"https://{DOMAIN}:443{PHONE}",
+        f"https://ada@{DOMAIN}{PHONE}",
+        f"https://{DOMAIN.upper()}{PHONE}",
+        f"https://{DOMAIN}/users/x{PHONE}",
+        f"https://{DOMAIN}/users/ada%40example/devices/phone-1",
+        f"https://{PHONE}",
+        f"https://{DOMAIN}/users/ada@example",
+    ],
+)
+def test_only_the_exact_name_is_this_devices(service: EnrolmentService, uri: str) -> None:
+    service.uris["kem"] = uri
+    with pytest.raises(UntrustedAnswerError, match=f"does not name {PHONE}"):
+        enrol(service, device(service))
+
+
+@pytest.mark.parametrize("more", [x509.DNSName("id.example"), x509.RFC822Name("a@b.example")])
+def test_a_name_beside_the_devices_own_is_refused(
+    service: EnrolmentService, more: x509.GeneralName
+) -> None:
+    own = x509.UniformResourceIdentifier(f"https://{DOMAIN}{PHONE}")
+    for names in ([own, more], [more], [own, own]):
+        service.names = names
+        with pytest.raises(UntrustedAnswerError, match="name is not one URI"):
+            enrol(service, device(service))
+
+
+def test_two_ministries_in_one_answer_are_refused(service: EnrolmentService) -> None:
+    service.uris["kem"] = f"https://id.defence.example{PHONE}"
+    with pytest.raises(UntrustedAnswerError, match=r"'kem': .* 'id\.defence\.example'"):
+        enrol(service, device(service))
+
+
+def test_another_ministrys_domain_is_refused_by_who_knows_its_own(
+    service: EnrolmentService,
+) -> None:
+    expected = dataclasses.replace(service.expectations(), domain=DOMAIN)
+    assert enrol(service, Device("ada@example", "phone-1", BUNDLE, expected)).certificates
+    for slot in BUNDLE:
+        service.uris[slot] = f"https://id.defence.example{PHONE}"
+    assert enrol(service, device(service)).certificates
+    with pytest.raises(UntrustedAnswerError, match=f"not '{DOMAIN}'"):
+        enrol(service, Device("ada@example", "phone-1", BUNDLE, expected))
+
+
 def test_another_devices_receipt_is_refused(service: EnrolmentService) -> None:
     first, second = device(service), device(service)
     answers = []
@@ -451,10 +505,8 @@ def test_junk_in_the_first_answer_is_a_typed_error(name: str, junk: Any) -> None
 def test_expectations_from_the_files_an_operator_hands_out(service: EnrolmentService) -> None:
     root = x509.load_der_x509_certificate(service.root.certificate)
     people = x509.load_der_x509_certificate(service.people.certificate)
-    loaded = Expectations.load(
-        "interior",
-        root.public_bytes(Encoding.PEM),
-        people.public_bytes(Encoding.PEM),
-        service.log.vkey + "\n",
-    )
+    files = root.public_bytes(Encoding.PEM), people.public_bytes(Encoding.PEM)
+    loaded = Expectations.load("interior", *files, service.log.vkey + "\n")
     assert loaded == service.expectations()
+    loaded = Expectations.load("interior", *files, service.log.vkey, domain=DOMAIN)
+    assert loaded == dataclasses.replace(service.expectations(), domain=DOMAIN)
