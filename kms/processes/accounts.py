@@ -85,6 +85,38 @@ def separate(settings: Settings, python: str = sys.executable) -> Separation:
     return Separation(worker, signer)
 
 
+def refuse_foreign(directory: Path, settings: Settings) -> None:
+    """As root, work on files only where nobody but root and the worker can put them.
+
+    Raises:
+        ConfigError: The directory is a symbolic link, belongs to someone else, or is open to them.
+    """
+    if os.geteuid() != 0:
+        return
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigError(f"{directory} is no directory of its own: put one there, not a link")
+    worker = settings.users.worker or DEFAULT_WORKER
+    if found.st_uid not in {0, _uid(worker)}:
+        raise ConfigError(
+            f"{directory} belongs to user {found.st_uid}, neither root nor the worker ({worker}): "
+            "run this as that user, or change the owner"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            f"others may write in {directory} (mode {stat.S_IMODE(found.st_mode):o}): "
+            "take that right away with chmod go-w"
+        )
+
+
+def _uid(name: str) -> int:
+    """0, which root has anyway, where there is no such user."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return 0
+
+
 class _ImpossibleError(Exception):
     """Why the processes cannot be separated."""
 

@@ -3,6 +3,8 @@
 Another database gets its functions beside these; nothing else in this package knows which it is.
 """
 
+import errno
+import os
 import sqlite3
 from pathlib import Path
 from urllib.parse import quote
@@ -60,14 +62,18 @@ def database_path(url: str) -> Path:
 def create(url: str) -> None:
     """Make the file, empty and 0600, if there is none; SQLite gives its journals the same mode.
 
+    A symbolic link is not followed: root would make a file of its own wherever it leads.
+
     Raises:
         ValueError: A URL of a kind that is not supported.
-        LedgerUnavailableError: It cannot be made.
+        LedgerUnavailableError: It cannot be made, or a symbolic link stands there.
     """
     path = database_path(url)
     try:
-        path.touch(mode=0o600, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _link_refused(path) from error
         raise LedgerUnavailableError(
             f"the ledger at {path} cannot be made ({error.strerror}): check its directory"
         ) from error
@@ -110,13 +116,29 @@ def _engine(url: str, *, begin: str | None) -> Engine:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Never creates the file: a wrong path must not begin an empty ledger, and so a second log."""
-    return sqlite3.connect(
+    """Never creates the file: a wrong path must not begin an empty ledger, and so a second log.
+
+    Raises:
+        LedgerUnavailableError: The path is a symbolic link, which SQLite would follow.
+    """
+    connection = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode=rw",
         uri=True,
         timeout=BUSY_SECONDS,
         check_same_thread=False,
         isolation_level=None,
+    )
+    # What SQLite has opened, not what stands there now. Of journals it follows no link itself.
+    ((_, _, opened),) = connection.execute("PRAGMA database_list")
+    if opened != str(path.parent.resolve() / path.name):
+        connection.close()
+        raise _link_refused(path)
+    return connection
+
+
+def _link_refused(path: Path) -> LedgerUnavailableError:
+    return LedgerUnavailableError(
+        f"the ledger at {path} is a symbolic link: put the file there, or set database.url"
     )
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from kms.config import ConfigError, parse
-from kms.processes.accounts import Account, give, separate
+from kms.processes.accounts import Account, give, refuse_foreign, separate
 from kms.processes.pin import Pin, PinError
 from kms.processes.signer_process import SignerStartError
 from kms.processes.supervisor import (
@@ -490,6 +490,31 @@ def test_users_that_cannot_reach_the_home_end_the_start(tmp_path: Path, open_dir
     home = Home(tmp_path, users={"worker": "games", "signer": "nobody"})
     with pytest.raises(ConfigError, match=r"cannot|not started as root"):
         separate(home.settings, _python_for_others(open_directory))
+
+
+def test_root_touches_files_only_where_nobody_else_puts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    own, folder = os.geteuid(), tmp_path / "data"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    other = Home(tmp_path).settings
+    mine = Home(tmp_path, users={"worker": pwd.getpwuid(own).pw_name}).settings
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    refuse_foreign(folder, mine)
+    with pytest.raises(ConfigError, match="not a link"):
+        refuse_foreign(tmp_path / "link", mine)
+    for mode in (0o720, 0o702, 0o1777):
+        folder.chmod(mode)
+        with pytest.raises(ConfigError, match=f"others may write in .* {mode:o}"):
+            refuse_foreign(folder, mine)
+    folder.chmod(0o755)
+    if own == 0:
+        os.chown(folder, pwd.getpwnam("games").pw_uid, -1)
+    with pytest.raises(ConfigError, match="neither root nor the worker"):
+        refuse_foreign(folder, other)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    refuse_foreign(tmp_path / "link", other)
 
 
 def test_giving_follows_no_trap(tmp_path: Path):
