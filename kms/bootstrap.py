@@ -25,6 +25,7 @@ from kms.api.problems import describe
 from kms.config import ConfigError, load
 from kms.domain.records import Epoch, Event
 from kms.logs import configure
+from kms.processes.accounts import refuse_foreign
 from kms.processes.children import EXIT_MISCONFIGURED, EXIT_PIN_REFUSED
 from kms.processes.home import home_lock
 from kms.processes.pin import Pin
@@ -39,11 +40,12 @@ from kms.services.errors import SignerUnavailableError
 from kms.services.events import EventFactory
 from kms.services.facade import Services, compose
 from kms.services.observing import Observer, Silent
-from kms.services.ports import Ledger
+from kms.services.ports import Ledger, LedgerUnavailableError
 from kms.services.sequencer import Sequencer
 from kms.services.signing import SharedSigner
 from kms.services.system import SystemClock, SystemIds
 from kms.settings import Settings
+from kms.storage.dialect import database_path
 from kms.storage.migrate import migrate
 from kms.storage.sql import SqlLedger
 from kms.tlog.notes import VerifierKey
@@ -68,6 +70,10 @@ _log = structlog.get_logger()
 
 class NotFoundedError(ConfigError):
     """The ceremony has not been held."""
+
+
+class NoLedgerError(ConfigError):
+    """The settings name a database that is not there."""
 
 
 def policy(settings: Settings) -> Policy:
@@ -99,8 +105,33 @@ def blocklists(settings: Settings) -> tuple[Blocklist, ...]:
         raise ConfigError(f"{settings.path}: weak_keys.blocklist: {error}") from error
 
 
+def make_ledger(settings: Settings) -> None:
+    """The empty ledger of a new home; one that is there is kept.
+
+    Raises:
+        ConfigError: Its directory is a link, or someone else's.
+        LedgerUnavailableError: It cannot be made.
+    """
+    settings.data_dir.mkdir(mode=0o700, exist_ok=True)
+    refuse_foreign(database_path(settings.database_url).parent, settings)
+    migrate(settings.database_url, create=True)
+
+
 def open_ledger(settings: Settings) -> SqlLedger:
-    """The ledger, its schema brought up to date."""
+    """The ledger, its schema brought up to date.
+
+    Raises:
+        NoLedgerError: There is none.
+        ConfigError: Its directory is a link, or someone else's.
+        LedgerUnavailableError: It cannot be used.
+    """
+    path = database_path(settings.database_url)
+    if not path.exists():
+        raise NoLedgerError(
+            f"there is no ledger at {path}: restore it, or mend database.url in {settings.path}; "
+            "only `kms init` makes one, for a new home"
+        )
+    refuse_foreign(path.parent, settings)
     migrate(settings.database_url)
     return SqlLedger(settings.database_url)
 
@@ -351,7 +382,7 @@ def main() -> int:
     except ConfigError as error:
         _log.error(f"{arguments.child}.misconfigured", detail=str(error))
         return EXIT_MISCONFIGURED
-    except (HsmError, SignerUnavailableError) as error:
+    except (HsmError, SignerUnavailableError, LedgerUnavailableError) as error:
         _log.error(f"{arguments.child}.ended", detail=str(error))
         return 1
     return status

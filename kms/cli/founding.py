@@ -64,6 +64,8 @@ def init(
     as_json: JsonOption = False,
 ) -> None:
     """Make a home: settings and an empty ledger. Nothing that exists is overwritten."""
+    from kms.bootstrap import make_ledger  # noqa: PLC0415 - remote commands start faster
+
     home = home or Environment().home
     if home is None:
         raise UsageProblemError("which home? Give --home DIR, or set KMS_HOME")
@@ -79,20 +81,13 @@ def init(
         listeners={key: value for key, value in given.items() if value is not None},
         server_names=server_name,
     )
-    _make_ledger(settings)
+    make_ledger(settings)
     document = {"home": str(settings.home), "config": str(settings.path), "name": settings.name}
     view = lines(
         f"Made {settings.home}; its settings, each explained: {settings.path}",
         f"Next: kms authority ceremony --home {settings.home} --officer NAME --officer NAME",
     )
     finish(Shown(document, view), as_json=as_json)
-
-
-def _make_ledger(settings: Settings) -> None:
-    from kms.storage.migrate import migrate  # noqa: PLC0415 - remote commands need no database
-
-    settings.data_dir.mkdir(mode=0o700, exist_ok=True)
-    migrate(settings.database_url)
 
 
 @local

@@ -21,14 +21,19 @@ _SCRIPTS = Path(__file__).parent / "migrations"
 _VERSIONS = _SCRIPTS / "versions"
 
 
-def migrate(url: str) -> None:
-    """Bring the database to this program's schema, making the file (0600) if there is none.
+def migrate(url: str, *, create: bool = False) -> None:
+    """Bring the database to this program's schema.
+
+    Args:
+        url: SQLAlchemy URL.
+        create: Make the file (0600) if there is none: a new ledger, and with it a new log.
 
     Raises:
         ValueError: A URL of a kind that is not supported.
         LedgerUnavailableError: The store failed; the schema is as it was.
     """
-    dialect.create(url)
+    if create:
+        dialect.create(url)
     with _connection(dialect.writer(url), url) as connection, connection.begin():
         command.upgrade(_config(connection), "head")
 

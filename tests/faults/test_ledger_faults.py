@@ -165,7 +165,7 @@ def test_killed_while_the_schema_is_made(tmp_path: Path):
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*arguments, **options)
         op.create_table = create
-        migrate(url)
+        migrate(url, create=True)
     """
     url = f"sqlite:///{tmp_path}/kms.db"
     with child(script, url) as process:
@@ -310,7 +310,7 @@ class TestDisk:
 
     def test_the_place_for_the_file_is_missing(self, tmp_path: Path):
         with pytest.raises(LedgerUnavailableError, match=r"cannot be made \(No such file"):
-            migrate(f"sqlite:///{tmp_path}/missing/kms.db")
+            migrate(f"sqlite:///{tmp_path}/missing/kms.db", create=True)
 
     def test_messages_carry_no_values(self, ledger: SqlLedger):
         ledger.reserve([Insert(fingerprint("a"))])

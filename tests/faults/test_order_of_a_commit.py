@@ -165,7 +165,7 @@ async def test_a_crl_that_was_signed_and_lost_is_logged(tmp_path: Path):
 
 async def test_a_rolled_back_ledger_is_noticed_and_never_continued(tmp_path: Path):
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    migrate(url)
+    migrate(url, create=True)
     async with world(tmp_path, SqlLedger(url)) as made:
         with (
             closing(sqlite3.connect(tmp_path / "ledger.db")) as live,

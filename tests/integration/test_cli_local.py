@@ -85,6 +85,35 @@ def test_a_home_is_made_once(home: Home, cli: Cli) -> None:
     assert settings.path.read_bytes() == before
 
 
+def test_no_command_but_init_makes_a_database(home: Home, cli: Cli) -> None:
+    home.init(cli)
+    database = load(home.path / "kms.toml").data_dir / "ledger.db"
+    database.unlink()
+    ceremony = home.command(cli, "authority", "ceremony", *OFFICERS, "--yes")
+    assert ceremony.status == ExitCode.USAGE
+    assert f"there is no ledger at {database}: restore it" in ceremony.err
+    assert not database.exists()
+    home.init(cli)
+    assert not database.exists()
+
+
+def test_root_works_in_no_directory_behind_a_link(
+    home: Home, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.init(cli)
+    data, elsewhere = home.path / "data", home.directory / "elsewhere"
+    data.rename(elsewhere)
+    data.symlink_to(elsewhere)
+    before = {path.name: path.read_bytes() for path in elsewhere.iterdir()}
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    done = home.command(cli, "authority", "ceremony", *OFFICERS, "--yes")
+    assert done.status == ExitCode.USAGE
+    assert "put one there, not a link" in done.err
+    (home.path / "kms.toml").unlink()
+    assert home.init(cli).status == ExitCode.USAGE
+    assert {path.name: path.read_bytes() for path in elsewhere.iterdir()} == before
+
+
 def test_a_ceremony_makes_everything_on_the_token(home: Home, cli: Cli) -> None:
     home.init(cli)
     done = home.command(cli, "authority", "ceremony", *OFFICERS, "--yes", "--json")

@@ -73,7 +73,7 @@ def test_what_was_committed_is_there_after_reopening(url: str):
 
 def test_a_closed_ledger_leaves_one_file_and_nobody_else_may_read_it(tmp_path: Path):
     url = f"sqlite:///{tmp_path}/kms.db"
-    migrate(url)
+    migrate(url, create=True)
     ledger = SqlLedger(url)
     ledger.open_log(*EPOCH)
     assert {path.name for path in tmp_path.iterdir()} == LEDGER_FILES
@@ -252,7 +252,7 @@ def test_frequent_questions_use_an_index(
 
 def test_the_schema_is_what_the_tables_say(tmp_path: Path):
     url = f"sqlite:///{tmp_path}/kms.db"
-    migrate(url)
+    migrate(url, create=True)
     assert current(url) == "0001"
     assert check(url) == []
     migrate(url)
@@ -267,7 +267,7 @@ def test_the_schema_is_what_the_tables_say(tmp_path: Path):
 
 def test_the_next_migration_is_drafted_with_the_rules(tmp_path: Path):
     url = f"sqlite:///{tmp_path}/kms.db"
-    migrate(url)
+    migrate(url, create=True)
     with sqlite3.connect(tmp_path / "kms.db") as connection:
         connection.execute("DROP INDEX ix_certificates_serial")
     connection.close()
@@ -299,6 +299,55 @@ def test_opening_never_makes_a_database(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_founding_makes_a_database(tmp_path: Path):
+    url = f"sqlite:///{tmp_path}/kms.db"
+    with pytest.raises(LedgerUnavailableError, match="cannot be opened"):
+        migrate(url)
+    assert list(tmp_path.iterdir()) == []
+    migrate(url, create=True)
+    migrate(url, create=True)
+    assert current(url) == "0001"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_not_followed_by_anyone(tmp_path: Path, there: bool):
+    """Whoever may write in the directory must not have root make or change files elsewhere."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "data"
+    elsewhere.mkdir()
+    folder.mkdir()
+    target = Path(database(elsewhere).removeprefix("sqlite:///"))
+    if not there:
+        target.unlink()
+    (folder / "kms.db").symlink_to(target)
+    before = target.read_bytes() if there else None
+    url = f"sqlite:///{folder}/kms.db"
+    for attempt in (
+        lambda: migrate(url, create=True),
+        lambda: migrate(url),
+        lambda: check(url),
+        lambda: integrity(url),
+        lambda: SqlLedger(url).head(),
+        lambda: SqlLedger(url).open_log(*EPOCH),
+    ):
+        with pytest.raises(LedgerUnavailableError, match=r"is a symbolic link: put|cannot be open"):
+            attempt()
+    assert [path.name for path in elsewhere.iterdir()] == (["kms.db"] if there else [])
+    assert [path.name for path in folder.iterdir()] == ["kms.db"]
+    assert before is None or target.read_bytes() == before
+
+
+def test_a_directory_may_be_reached_by_a_link(tmp_path: Path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to("disk")
+    url = f"sqlite:///{tmp_path}/data/kms.db"
+    migrate(url, create=True)
+    ledger = SqlLedger(url)
+    ledger.open_log(*EPOCH)
+    assert ledger.commit([unit("a")]) == [Placed(LOG, 0, 1)]
+    ledger.close()
+    assert integrity(url) == []
+
+
 @pytest.mark.parametrize(
     "url", ["sqlite://", "sqlite:///:memory:", "postgresql://host/kms", "sqlite:///a?mode=memory"]
 )
@@ -318,7 +367,7 @@ def test_migrations_are_part_of_the_installed_package(tmp_path: Path):
     )  # fmt: skip
     script = (
         "import sys; from kms.storage import migrate; "
-        f"url = 'sqlite:///{tmp_path}/kms.db'; migrate.migrate(url); "
+        f"url = 'sqlite:///{tmp_path}/kms.db'; migrate.migrate(url, create=True); "
         "print(migrate.__file__, migrate.current(url), migrate.check(url))"
     )
     done = subprocess.run(

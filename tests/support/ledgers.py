@@ -43,7 +43,7 @@ def _template() -> bytes:
     """A migrated, empty database; making one costs more than most tests."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "template.db"
-        migrate(f"sqlite:///{path}")
+        migrate(f"sqlite:///{path}", create=True)
         return path.read_bytes()
 
 

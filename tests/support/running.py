@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from kms.bootstrap import hold_ceremony
+from kms.bootstrap import hold_ceremony, make_ledger
 from kms.cli.local_principals import DEVELOPMENT, Wanted, _make_clients, _with_services
 from kms.config import load
 from kms.config_template import write_initial
@@ -32,7 +32,6 @@ from kms.domain.records import Role, TenantId
 from kms.processes.pin import obtain_pin
 from kms.services.ceremony_plan import load_plan
 from kms.settings import Settings
-from kms.storage.migrate import migrate
 from tests.support.softhsm import make_token
 
 TENANT, OTHER_TENANT = "ministry", "treasury"
@@ -184,8 +183,7 @@ def prepare(root: Path) -> Home:
         softhsm_conf=home.token / "softhsm2.conf",
         listeners=dict.fromkeys(LISTENERS, "127.0.0.1:1"),
     )
-    settings.data_dir.mkdir(mode=0o700)
-    migrate(settings.database_url)
+    make_ledger(settings)
     pin = obtain_pin(settings)
     plan = load_plan(None, settings.name, None)
     report = hold_ceremony(settings, pin, plan, ["alice", "bob"], lambda _: None)
