@@ -1,7 +1,8 @@
 """The order of a commit (DESIGN section 3): state, events and tree first, then the signed head.
 
 One sequencer per log. Units of concurrent callers share a commit; each commit with events is
-covered by one signed checkpoint before any of its callers is answered.
+covered by one signed checkpoint before any of its callers is answered. Units without events have
+commits of their own, which go on while a head is being signed.
 
 What a crash leaves behind: before the ledger's commit, nothing. After it, a committed head without
 a note: the next start (or the next commit) signs the then committed head, and a retry of the call
@@ -82,6 +83,9 @@ class Sequencer:
         self._batcher: Batcher[tuple[Unit, bool], Sealed | Conflict | Exception] = Batcher(
             self._commit_group, limit=MAX_UNITS, backlog=BACKLOG
         )
+        self._eventless: Batcher[Unit, Sealed | Conflict] = Batcher(
+            self._commit_eventless, limit=MAX_UNITS, backlog=BACKLOG
+        )
         self._head_lock = asyncio.Lock()
         self._remembered: Head | None = None
         self._known = False
@@ -91,7 +95,7 @@ class Sequencer:
     @property
     def waiting(self) -> int:
         """Units not yet being committed."""
-        return self._batcher.waiting
+        return self._batcher.waiting + self._eventless.waiting
 
     @property
     def signed_size(self) -> int:
@@ -119,6 +123,9 @@ class Sequencer:
                 the same Idempotency-Key answers.
             LogUnavailableError: The ledger could not commit.
         """
+        if not unit.events:
+            (done,) = await self._eventless.submit([unit])
+            return done
         (result,) = await self._batcher.submit([(unit, fail_safe)])
         if isinstance(result, Exception):
             raise result
@@ -126,6 +133,7 @@ class Sequencer:
 
     async def drain(self) -> None:
         """Wait until every accepted unit is answered."""
+        await self._eventless.drain()
         await self._batcher.drain()
 
     def load(self) -> None:
@@ -164,6 +172,11 @@ class Sequencer:
             raise SignerUnavailableError("the log's head is not signed yet; try again")
         return record.note
 
+    async def _commit_eventless(self, group: list[Unit]) -> list[Sealed | Conflict]:
+        """Commit what no head covers, while the head of other units is being signed."""
+        outcomes = await self._commit(group)
+        return [item if isinstance(item, Conflict) else Sealed(item, None) for item in outcomes]
+
     async def _commit_group(
         self, group: list[tuple[Unit, bool]]
     ) -> list[Sealed | Conflict | Exception]:
@@ -171,28 +184,24 @@ class Sequencer:
 
         What takes effect without the signer does not wait for it either.
         """
-        must_sign = any(unit.events and not fail_safe for unit, fail_safe in group)
+        must_sign = not all(fail_safe for _, fail_safe in group)
         away = await self._signer_away() if must_sign else None
-        allowed = [fail_safe or not unit.events or away is None for unit, fail_safe in group]
+        allowed = [fail_safe or away is None for _, fail_safe in group]
         units = [unit for (unit, _), ok in zip(group, allowed, strict=True) if ok]
         placed = iter(await self._commit(units))
         outcomes = [next(placed) if ok else away for ok in allowed]
-        needs_head = any(
-            isinstance(outcome, Placed) and unit.events
-            for outcome, (unit, _) in zip(outcomes, group, strict=True)
-        )
+        needs_head = any(isinstance(outcome, Placed) for outcome in outcomes)
         note: bytes | None = None
         failure = away
         if needs_head and away is None:
             note, failure = await self._try_sign(None if must_sign else FAIL_SAFE_SECONDS)
         return [
-            self._answer(unit, fail_safe, outcome, note, failure)
-            for (unit, fail_safe), outcome in zip(group, outcomes, strict=True)
+            self._answer(fail_safe, outcome, note, failure)
+            for (_, fail_safe), outcome in zip(group, outcomes, strict=True)
         ]
 
     def _answer(
         self,
-        unit: Unit,
         fail_safe: bool,  # noqa: FBT001 - private, always the group's own flag
         outcome: Placed | Conflict | Exception | None,
         note: bytes | None,
@@ -202,7 +211,7 @@ class Sequencer:
             return outcome or SignerUnavailableError("the signer is away")
         if isinstance(outcome, Conflict):
             return outcome
-        if note is None and unit.events and not fail_safe:
+        if note is None and not fail_safe:
             return failure or SignerUnavailableError("the log's head could not be signed")
         return Sealed(outcome, note)
 
@@ -238,7 +247,7 @@ class Sequencer:
             raise SignerUnavailableError(f"the token is away: {health.detail}")
         heads = {head.origin: head for head in health.heads}
         self._remembered = heads.get(self._vkey.name)
-        committed = await self._in_thread(self._ledger.head)
+        committed = self._ledger.head()
         self._check_rollback(self._remembered, committed)
         self._known = True
 
@@ -275,7 +284,7 @@ class Sequencer:
     async def _sign_committed(self) -> bytes | None:
         """Sign exactly what is committed; store the bytes before anyone sees them."""
         async with self._head_lock:
-            head = await self._in_thread(self._ledger.head)
+            head = self._ledger.head()
             if head is None or not head.size:
                 return None
             if not self._known:
