@@ -7,11 +7,9 @@ from fastapi import APIRouter, Path, Response
 from kms.api import answer_schemas as answers
 from kms.api.handling import Asking, answer
 from kms.api.openapi import refusals
+from kms.api.places import entries_of, epoch_of
 from kms.domain.authorisation import Action
-from kms.domain.records import LogId
-from kms.services.errors import AccessError, NotFoundError
-from kms.tlog.errors import FormatError
-from kms.tlog.tiles import parse_entries_path
+from kms.services.errors import AccessError
 
 router = APIRouter(tags=["log"])
 BYTES = "application/octet-stream"
@@ -46,10 +44,7 @@ async def read_entries(asked: Asking, epoch: Epoch, path: str) -> Response:
     asked.require(Action.READ_EVENTS)
     if not asked.caller.across_tenants:
         raise AccessError("entries of all tenants are for the authority's own auditors")
-    try:
-        named = parse_entries_path(f"tile/entries/{path}")
-    except FormatError as error:
-        raise NotFoundError("there is no such entry bundle", field="path") from error
-    number = None if epoch == "current" else LogId(int(epoch))
+    named = entries_of(f"tile/entries/{path}")
+    number = None if epoch == "current" else epoch_of(epoch)
     data = asked.services.lookup.bundle(number, named.number, named.width)
     return Response(data, media_type=BYTES, headers={"cache-control": "private, no-store"})

@@ -15,12 +15,12 @@ from kms.api.app import HttpLimits
 from kms.api.errors import MalformedRequestError, MethodNotAllowedError
 from kms.api.middleware import Observed, render
 from kms.api.observing import HttpObserver, SilentHttp
+from kms.api.places import epoch_of, tile_of
 from kms.domain.records import LogId
 from kms.services.errors import KmsError, NotFoundError
 from kms.services.facade import Services
 from kms.services.ports import LedgerUnavailableError
-from kms.tlog.errors import FormatError
-from kms.tlog.tiles import TILE_WIDTH, parse_tile_path
+from kms.tlog.tiles import TILE_WIDTH
 
 LISTENER = "public"
 FOREVER = "public, max-age=31536000, immutable"
@@ -45,8 +45,8 @@ def create_public(
             Route("/pki/{name}.crl", public.crl),
             Route("/log/checkpoint", public.checkpoint),
             Route("/log" + tile, public.tile),
-            Route("/log/{epoch:int}/checkpoint", public.checkpoint),
-            Route("/log/{epoch:int}" + tile, public.tile),
+            Route("/log/{epoch}/checkpoint", public.checkpoint),
+            Route("/log/{epoch}" + tile, public.tile),
         ],
     )
     app.router.redirect_slashes = False
@@ -83,10 +83,7 @@ class _Public:
 
     async def tile(self, request: Request) -> Response:
         """A hash tile (C2SP tlog-tiles); what is signed never changes, whatever its width."""
-        try:
-            named = parse_tile_path(f"tile/{request.path_params['path']}")
-        except FormatError as error:
-            raise NotFoundError("there is no such tile") from error
+        named = tile_of(f"tile/{request.path_params['path']}")
         data = self._services.lookup.tile(
             _epoch(request), named.level or 0, named.number, named.width
         )
@@ -110,11 +107,7 @@ _ROUTING = {
 
 def _epoch(request: Request) -> LogId | None:
     epoch = request.path_params.get("epoch")
-    if epoch is None:
-        return None
-    if not 0 < epoch < 2**31:
-        raise NotFoundError("there is no such log")
-    return LogId(epoch)
+    return None if epoch is None else epoch_of(epoch)
 
 
 def _answer(data: bytes, media_type: str, caching: str) -> Response:

@@ -131,6 +131,8 @@ async def test_what_is_not_in_the_log_is_not_found(tmp_path: Path):
             "/v1/log/current/tile/entries/../0/000",
             "/v1/log/2/tile/entries/000.p/1",
             f"/v1/log/999999999/{entries_path(0, size)}",
+            f"/v1/log/9999999999/{entries_path(0, size)}",
+            "/v1/log/current/tile/entries/" + "x999/" * 9 + "999",
         ):
             assert (await auditor.get(path)).status_code == 404, path
         for path in ("/v1/events/-1", "/v1/events/x", "/v1/events/99999999999999999999"):
@@ -196,6 +198,14 @@ async def test_the_public_listener_shows_signed_things_only(tmp_path: Path):
             "/log/tile/0/0",
             "/log/2/checkpoint",
             "/log/99999999999999999999/checkpoint",
+            f"/log/{'9' * 5000}/checkpoint",
+            f"/log/{'9' * 5000}/" + tile_path(0, 0),
+            "/log/01/checkpoint",
+            "/log/0/checkpoint",
+            "/log/-1/checkpoint",
+            "/log/\u0661/checkpoint",
+            "/log/tile/0/" + "x999/" * 12 + "999",
+            "/log/1/tile/63/" + "x999/" * 12 + "999.p/1",
             "/pki/people",
             "/pki/nobody.cer",
             "/pki/nobody.crl",
