@@ -1,8 +1,9 @@
 """What the signer does with a batch: check, journal, remember, sign. No sockets, no processes.
 
 The order is the promise: a signature exists only after its statement was accepted, its journal
-entry is durable and, for a checkpoint, the new head is remembered durably. A crash anywhere leaves
-at most entries and heads of signatures that nobody got; asking again for the same head is allowed.
+entry is durable and the new head of a log or number of a CRL is remembered durably. A crash
+anywhere leaves at most entries, heads and numbers of signatures that nobody got; asking again for
+the same head or list is allowed.
 """
 
 import hashlib
@@ -19,11 +20,11 @@ from hsm_drivers.errors import (
     UnsupportedError,
 )
 from hsm_drivers.journal import MAX_BATCH, Intent, acceptable
+from hsm_drivers.memory import Draft
 from hsm_drivers.ports import (
     CheckContext,
     Checked,
     Driver,
-    Head,
     JournalEntry,
     KeyAttributes,
     KeyLabel,
@@ -63,7 +64,7 @@ class SignerCore:
         Args:
             driver: The token.
             checkers: What judges statements, per purpose; a purpose without one is refused.
-            state: Records, heads, journal.
+            state: Records, memory, journal.
             ceremony: Whether keys may be made.
             now: Clock, aware: checkers and the records of new keys go by it.
         """
@@ -109,6 +110,7 @@ class SignerCore:
             counter=self._state.journal.counter,
             heads=self._state.heads(),
             lacking=lacking,
+            crl_numbers=self._state.crl_numbers(),
         )
 
     def _lacking(self) -> tuple[str, ...]:
@@ -181,8 +183,8 @@ class SignerCore:
                 )
 
     def _sign_batch(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
-        heads: dict[str, Head] = {}
-        verdicts = [self._judge(statement, heads) for statement in statements]
+        draft = self._state.draft()
+        verdicts = [self._judge(statement, draft) for statement in statements]
         intents = [
             Intent(
                 statement.key,
@@ -196,16 +198,18 @@ class SignerCore:
         try:
             if intents:
                 self._state.journal.append(intents)
-            if heads:
-                self._state.remember(heads.values())
+            if draft.heads:
+                self._state.remember(draft.heads.values())
+            if draft.crls:
+                self._state.remember_crls(draft.crls.values())
         except HsmError as error:
             return [error if isinstance(verdict, Checked) else verdict for verdict in verdicts]
         return self._release(statements, verdicts)
 
-    def _judge(self, statement: Statement, heads: dict[str, Head]) -> Checked | HsmError:
+    def _judge(self, statement: Statement, draft: Draft) -> Checked | HsmError:
         """Refusals are values: one bad statement never sinks the batch."""
         try:
-            return self._check(statement, heads)
+            return self._check(statement, draft)
         except HsmError as error:
             return error
         except Exception:  # noqa: BLE001 - see below; the error is logged whole
@@ -213,8 +217,8 @@ class SignerCore:
             _log.exception("the checker for %s statements failed", statement.purpose)
             return StatementRefusedError("the statement could not be checked; see the signer's log")
 
-    def _check(self, statement: Statement, heads: dict[str, Head]) -> Checked:
-        """Judge one statement; `heads` are those that this batch has moved already."""
+    def _check(self, statement: Statement, draft: Draft) -> Checked:
+        """Judge one statement, after those of its batch that stand in the draft already."""
         record = self._state.record(statement.key)
         if statement.purpose not in record.purposes:
             raise StatementRefusedError(
@@ -227,14 +231,23 @@ class SignerCore:
         checker = self._checkers.get(statement.purpose)
         if checker is None:
             raise UnsupportedError(f"this signer cannot check {statement.purpose} statements")
-        if statement.purpose is not Purpose.CHECKPOINT:
-            return _recordable(checker(record, statement, CheckContext(self._now())))
+        if statement.purpose is Purpose.CHECKPOINT:
+            return self._check_checkpoint(checker, record, statement, draft)
+        checked = _recordable(checker(record, statement, CheckContext(self._now())))
+        if statement.purpose is Purpose.CRL:
+            digest = hashlib.sha256(statement.message).digest()
+            draft.number(statement.key, checked.reference, digest)
+        return checked
+
+    def _check_checkpoint(
+        self, checker: StatementChecker, record: KeyRecord, statement: Statement, draft: Draft
+    ) -> Checked:
         origin = _origin(statement)
-        last = heads.get(origin) or self._state.head(origin)
+        last = draft.head(origin)
         if last is None and not self._ceremony:
             raise UnsupportedError(f"log {origin!r} is new; an epoch begins in a ceremony only")
         checked = _recordable(checker(record, statement, CheckContext(self._now(), last)))
-        heads[origin] = _advanced(origin, last, checked.head)
+        draft.advance(origin, checked.head)
         return checked
 
     def _release(
@@ -273,18 +286,3 @@ def _recordable(checked: Checked) -> Checked:
     if not acceptable(checked.reference):
         raise StatementRefusedError(f"{checked.reference[:80]!r} does not fit the journal")
     return checked
-
-
-def _advanced(origin: str, last: Head | None, new: Head | None) -> Head:
-    """The new head, if a log may go from `last` to it; a second look after the checker's."""
-    if new is None or new.origin != origin:
-        raise StatementRefusedError(f"the check of a checkpoint of {origin!r} named no head of it")
-    if last is not None and new.size < last.size:
-        raise StatementRefusedError(
-            f"log {origin!r} was signed at size {last.size}; it never shrinks to {new.size}"
-        )
-    if last is not None and new.size == last.size and new.root != last.root:
-        raise StatementRefusedError(
-            f"log {origin!r} was signed at size {last.size} with another root"
-        )
-    return new

@@ -157,6 +157,7 @@ class SignerHealth:
         counter: Entries in the journal.
         heads: Last head signed, per log origin.
         lacking: What recorded keys need and the token does not offer, a sentence each.
+        crl_numbers: Label and last CRL number of each key that signed one.
     """
 
     token: str
@@ -165,6 +166,7 @@ class SignerHealth:
     counter: int
     heads: tuple[Head, ...] = field(default=())
     lacking: tuple[str, ...] = field(default=())
+    crl_numbers: tuple[tuple[str, int], ...] = field(default=())
 
 
 class MessageSigner(Protocol):
@@ -294,7 +296,12 @@ class StatementChecker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A checker's acceptance: the journal reference, and the new head where there is one."""
+    """A checker's acceptance.
+
+    Attributes:
+        reference: For the journal; a CRL's is its number in decimal.
+        head: The new head, for a checkpoint.
+    """
 
     reference: str
     head: Head | None = None

@@ -1,4 +1,4 @@
-"""What the signer keeps besides the token: key records, the heads it signed, the journal.
+"""What the signer keeps besides the token: key records, what it signed last, the journal.
 
 A directory of its own (0700, files 0600), outside the database home and its backups: a database
 rolled back to yesterday is noticed because this memory is not.
@@ -6,24 +6,27 @@ rolled back to yesterday is noticed because this memory is not.
     lock         held (flock) by the one process that owns token and directory
     keys.json    key records, written once each by a ceremony
     heads.json   last head signed, per log origin
+    crls.json    last CRL signed, per key
     journal      see `hsm_drivers.journal`
 
-`keys.json` and `heads.json` are replaced whole: a new file is written, synced and renamed over the
-old one, and the directory synced, so that a crash leaves the old or the new, never a part.
+The JSON files are replaced whole: a new file is written, synced and renamed over the old one, and
+the directory synced, so that a crash leaves the old or the new, never a part. `crls.json` is read
+out of the journal where it is missing: directories from before it have none.
 """
 
 import fcntl
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 import msgspec
 
 from hsm_drivers.errors import KeyNotFoundError, TokenFailureError, TokenUnavailableError
-from hsm_drivers.journal import Journal
-from hsm_drivers.ports import Head, KeyLabel, KeyRecord
+from hsm_drivers.journal import MAX_BATCH, Journal
+from hsm_drivers.memory import Draft, SignedCrl, crl_number
+from hsm_drivers.ports import Head, JournalEntry, KeyLabel, KeyRecord, Purpose
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +41,12 @@ class _Heads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heads: tuple[Head, ...]
 
 
-_T = TypeVar("_T", _Keys, _Heads)
+class _Crls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: Literal[1]
+    crls: tuple[SignedCrl, ...]
+
+
+_T = TypeVar("_T", _Keys, _Heads, _Crls)
 
 
 class SignerState:
@@ -66,6 +74,7 @@ class SignerState:
             self._heads = {
                 head.origin: head for head in self._read("heads.json", _Heads, _Heads(1, ())).heads
             }
+            self._crls = {crl.key: crl for crl in self._read_crls()}
         except BaseException:
             os.close(self._lock)
             raise
@@ -119,6 +128,14 @@ class SignerState:
         """The last head of every origin."""
         return tuple(self._heads.values())
 
+    def crl_numbers(self) -> tuple[tuple[str, int], ...]:
+        """Label and last CRL number of each key that signed one."""
+        return tuple((crl.key, crl.number) for crl in self._crls.values())
+
+    def draft(self) -> Draft:
+        """What is remembered, for a batch to be judged after."""
+        return Draft(self._heads, self._crls)
+
     def remember(self, heads: Iterable[Head]) -> None:
         """Put these heads in place of their origins' last ones, durably.
 
@@ -128,6 +145,16 @@ class SignerState:
         merged = self._heads | {head.origin: head for head in heads}
         self._write("heads.json", _Heads(1, tuple(merged.values())))
         self._heads = merged
+
+    def remember_crls(self, crls: Iterable[SignedCrl]) -> None:
+        """Put these lists in place of their keys' last ones, durably.
+
+        Raises:
+            TokenUnavailableError: The disk refused; the old ones stand.
+        """
+        merged = self._crls | {crl.key: crl for crl in crls}
+        self._write("crls.json", _Crls(1, tuple(merged.values())))
+        self._crls = merged
 
     def close(self) -> None:
         """Give up ownership."""
@@ -139,6 +166,24 @@ class SignerState:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _read_crls(self) -> tuple[SignedCrl, ...]:
+        if not (self._directory / "crls.json").exists():
+            self._write("crls.json", _Crls(1, tuple(self._journalled_crls())))
+        return self._read("crls.json", _Crls, _Crls(1, ())).crls
+
+    def _journalled_crls(self) -> Iterable[SignedCrl]:
+        """The list with the highest number of each key: numbers went up by custom only."""
+        last: dict[KeyLabel, SignedCrl] = {}
+        for entry in self._entries():
+            number = crl_number(entry.reference) if entry.purpose is Purpose.CRL else None
+            if number is not None and (entry.key not in last or number >= last[entry.key].number):
+                last[entry.key] = SignedCrl(entry.key, number, entry.digest)
+        return last.values()
+
+    def _entries(self) -> Iterator[JournalEntry]:
+        for after in range(0, self.journal.counter, MAX_BATCH):
+            yield from self.journal.entries(after, MAX_BATCH)
 
     def _read(self, name: str, kind: type[_T], empty: _T) -> _T:
         """A file's content; both files are made with the directory, so a lost one is noticed."""
@@ -158,7 +203,7 @@ class SignerState:
                 f"{path} cannot be read ({error}); restore it from a copy of this directory"
             ) from error
 
-    def _write(self, name: str, content: _Keys | _Heads) -> None:
+    def _write(self, name: str, content: _Keys | _Heads | _Crls) -> None:
         path = self._directory / name
         try:
             _replace(path, msgspec.json.encode(content))

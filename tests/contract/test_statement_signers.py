@@ -18,6 +18,7 @@ from hsm_drivers.errors import (
     UnsupportedError,
 )
 from hsm_drivers.inprocess import InProcessSigner
+from hsm_drivers.memory import MAX_CRL_STEP
 from hsm_drivers.ports import (
     KeyLabel,
     KeySpec,
@@ -36,6 +37,7 @@ from tests.support.signer import (
     LOG_SPEC,
     certificate,
     checkpoint,
+    crl,
     start,
 )
 from tests.support.softhsm import SoftHsm
@@ -101,7 +103,7 @@ def test_a_batch_is_judged_statement_by_statement(play: Play) -> None:
             Statement(LOG, Purpose.CERTIFICATE, b"good"),
             Statement(KeyLabel("nobody"), Purpose.CERTIFICATE, b"good"),
             certificate(b"bug"),
-            Statement(CA, Purpose.CRL, b"good too"),
+            crl(b"1 good too"),
         ]
         first, bad, purpose, unknown, bug, last = await signer.sign(batch)
         refused(bad, StatementRefusedError, "bad")
@@ -110,7 +112,7 @@ def test_a_batch_is_judged_statement_by_statement(play: Play) -> None:
         refused(bug, StatementRefusedError, "could not be checked")
         key = load_der_public_key(record.public_key)
         assert isinstance(key, ec.EllipticCurvePublicKey)
-        for signature, message in ((first, b"good"), (last, b"good too")):
+        for signature, message in ((first, b"good"), (last, b"1 good too")):
             assert isinstance(signature, bytes)
             key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
 
@@ -170,6 +172,33 @@ def test_epochs_are_remembered_apart(play: Play) -> None:
             "example.org/log/1",
             second,
         }
+
+    play(scenario)
+
+
+def test_crl_numbers_only_go_up(play: Play) -> None:
+    async def scenario(signer: StatementSigner) -> None:
+        await signer.generate(CA_SPEC)
+        other = (await signer.generate(replace(CA_SPEC, label=KeyLabel("other")))).label
+        assert (await signer.health()).crl_numbers == ()
+        first, third, replayed, changed, again = await signer.sign(
+            [crl(b"1"), crl(b"3"), crl(b"1"), crl(b"3 but empty"), crl(b"3")]
+        )
+        assert isinstance(first, bytes)
+        assert isinstance(third, bytes)
+        refused(replayed, StatementRefusedError, "above it")
+        refused(changed, StatementRefusedError, "above it")
+        assert isinstance(again, bytes)
+        far, next_one, elsewhere = await signer.sign(
+            [crl(b"%d" % (3 + MAX_CRL_STEP + 1)), crl(b"%d" % (3 + MAX_CRL_STEP)), crl(b"1", other)]
+        )
+        refused(far, StatementRefusedError, "by at most")
+        assert isinstance(next_one, bytes)
+        assert isinstance(elsewhere, bytes)
+        (octets,) = await signer.sign([crl(b"%d" % (1 << 158))])
+        refused(octets, StatementRefusedError, "no CRL number")
+        numbers = dict((await signer.health()).crl_numbers)
+        assert numbers == {CA: 3 + MAX_CRL_STEP, other: 1}
 
     play(scenario)
 

@@ -290,6 +290,7 @@ def test_everything_on_disk_is_private(start_signer: Start) -> None:
         "lock": 0o600,
         "keys.json": 0o600,
         "heads.json": 0o600,
+        "crls.json": 0o600,
         "journal": 0o600,
     }
 

@@ -48,6 +48,10 @@ def certificate(message: bytes = b"tbs") -> Statement:
     return Statement(CA, Purpose.CERTIFICATE, message)
 
 
+def crl(message: bytes, key: KeyLabel = CA) -> Statement:
+    return Statement(key, Purpose.CRL, message)
+
+
 def checkpoint(size: int, root: bytes = b"r", origin: str = "example.org/log/1") -> Statement:
     return Statement(LOG, Purpose.CHECKPOINT, b"%s\n%d\n%s\n" % (origin.encode(), size, root))
 
@@ -60,6 +64,11 @@ def check_any(record: KeyRecord, statement: Statement, context: CheckContext) ->
     return Checked(reference=hashlib.sha256(statement.message).hexdigest()[:40])
 
 
+def check_number(record: KeyRecord, statement: Statement, context: CheckContext) -> Checked:
+    """The message says its number: `7`, or `7 and anything`."""
+    return Checked(reference=statement.message.split(b" ", 1)[0].decode())
+
+
 def check_size(record: KeyRecord, statement: Statement, context: CheckContext) -> Checked:
     """No more than the parse: growth is the core's second look."""
     origin, size, root, _ = statement.message.split(b"\n")
@@ -69,7 +78,7 @@ def check_size(record: KeyRecord, statement: Statement, context: CheckContext) -
 
 CHECKERS: dict[Purpose, StatementChecker] = {
     Purpose.CERTIFICATE: check_any,
-    Purpose.CRL: check_any,
+    Purpose.CRL: check_number,
     Purpose.CHECKPOINT: check_size,
 }
 

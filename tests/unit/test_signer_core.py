@@ -27,6 +27,7 @@ from tests.support.signer import (
     LOG_SPEC,
     certificate,
     checkpoint,
+    crl,
 )
 
 
@@ -106,6 +107,45 @@ def test_a_head_is_remembered_though_its_signature_failed(
     assert kinds(core.sign([checkpoint(5)])) == [TokenUnavailableError]
     driver.outage = None
     assert kinds(core.sign([checkpoint(4), checkpoint(5)])) == [StatementRefusedError, bytes]
+
+
+def test_crl_numbers_are_remembered_over_restarts(tmp_path: Path) -> None:
+    driver = SoftwareDriver()
+    with SignerState(tmp_path / "state") as state:
+        core = SignerCore(driver, CHECKERS, state, ceremony=True)
+        core.generate(CA_SPEC)
+        driver.outage = TokenUnavailableError("the token is away")
+        assert kinds(core.sign([crl(b"5")])) == [TokenUnavailableError]
+    driver.outage = None
+    with SignerState(tmp_path / "state") as state:
+        core = SignerCore(driver, CHECKERS, state)
+        outcomes = core.sign([crl(b"4"), crl(b"5 changed"), crl(b"5"), crl(b"6"), crl(b"5")])
+        refused = StatementRefusedError
+        assert kinds(outcomes) == [refused, refused, bytes, bytes, refused]
+        assert core.health().crl_numbers == ((CA, 6),)
+
+
+@pytest.mark.parametrize("reference", ["", "-1", "0", "1.0", "x", "\u0663", "1000001", "9" * 19])
+def test_what_is_no_next_number_is_not_signed(
+    core: SignerCore, driver: RecordingDriver, state: SignerState, reference: str
+) -> None:
+    checkers = {Purpose.CRL: lambda *_: Checked(reference)}
+    assert kinds(SignerCore(driver, checkers, state).sign([crl(b"x")])) == [StatementRefusedError]
+    assert state.crl_numbers() == ()
+    assert state.journal.counter == 0
+
+
+def test_no_memory_of_a_number_no_signature(
+    core: SignerCore, driver: RecordingDriver, state: SignerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TokenUnavailableError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(state, "remember_crls", fail)
+        assert kinds(core.sign([crl(b"1")])) == [TokenUnavailableError]
+    assert driver.seen == []
+    assert kinds(core.sign([crl(b"1 otherwise")])) == [bytes]
 
 
 def test_a_token_that_goes_is_asked_once_a_batch(core: SignerCore, driver: RecordingDriver) -> None:
@@ -194,7 +234,7 @@ def test_what_is_reserved_to_ceremonies_is_signed_there_only(
 ) -> None:
     root = replace(CA_SPEC, label=KeyLabel("root"), ceremony_only=(Purpose.CERTIFICATE,))
     core.generate(root)
-    batch = [Statement(root.label, purpose, b"x") for purpose in root.purposes]
+    batch = [Statement(root.label, purpose, b"1") for purpose in root.purposes]
     assert kinds(core.sign(batch)) == [bytes, bytes]
     service = SignerCore(driver, CHECKERS, state)
     assert kinds(service.sign(batch)) == [UnsupportedError, bytes]

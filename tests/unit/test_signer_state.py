@@ -11,6 +11,7 @@ from hsm_drivers.errors import (
     TokenUnavailableError,
 )
 from hsm_drivers.journal import Intent
+from hsm_drivers.memory import SignedCrl
 from hsm_drivers.ports import Head, KeyLabel, KeyRecord, Purpose
 from hsm_drivers.software.driver import TOKEN_LIKE
 from hsm_drivers.state import SignerState
@@ -40,12 +41,15 @@ def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
         state.add(record())
         state.add(record("log"))
         state.remember([HEAD])
+        state.remember_crls([SignedCrl(CA, 11, bytes(32))])
+        state.remember_crls([SignedCrl(CA, 12, bytes(32))])
     with SignerState(tmp_path / "state") as state:
         assert state.records() == [record(), record("log")]
         assert state.record(CA) == record()
         assert state.head(HEAD.origin) == HEAD
         assert state.heads() == (HEAD,)
         assert state.head("other") is None
+        assert state.crl_numbers() == ((CA, 12),)
         with pytest.raises(KeyNotFoundError, match="'other'"):
             state.record(KeyLabel("other"))
 
@@ -80,8 +84,34 @@ def test_a_lost_file_is_noticed(tmp_path: Path, name: str) -> None:
         SignerState(tmp_path / "state")
 
 
-@pytest.mark.parametrize("name", ["keys.json", "heads.json"])
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 2, "keys": [], "heads": []}'])
+def test_numbers_are_read_out_of_the_journal_where_their_file_is_missing(tmp_path: Path) -> None:
+    """Directories from before the file have none, and a lost one loses nothing."""
+    digests = [bytes([number]) * 32 for number in range(6)]
+    log = KeyLabel("log")
+    other = KeyLabel("other")
+    with SignerState(tmp_path / "state") as state:
+        state.journal.append(
+            [
+                Intent(CA, Purpose.CRL, digests[0], "8"),
+                Intent(CA, Purpose.CRL, digests[1], "9"),
+                Intent(CA, Purpose.CRL, digests[2], "1"),
+                Intent(CA, Purpose.CRL, digests[3], str(1 << 158)),
+                Intent(CA, Purpose.CERTIFICATE, digests[4], "99"),
+                Intent(log, Purpose.CHECKPOINT, digests[4], "77"),
+                Intent(other, Purpose.CRL, digests[5], "3"),
+            ]
+        )
+    (tmp_path / "state" / "crls.json").unlink()
+    for _ in range(2):
+        with SignerState(tmp_path / "state") as state:
+            assert state.crl_numbers() == ((CA, 9), (other, 3))
+            state.draft().number(CA, "9", digests[1])
+
+
+@pytest.mark.parametrize("name", ["keys.json", "heads.json", "crls.json"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"version": 2, "keys": [], "heads": [], "crls": []}']
+)
 def test_a_damaged_file_stops(tmp_path: Path, name: str, content: bytes) -> None:
     SignerState(tmp_path / "state").close()
     (tmp_path / "state" / name).write_bytes(content)
@@ -104,9 +134,12 @@ def test_a_write_that_fails_leaves_the_old_file(
             with pytest.raises(TokenUnavailableError, match="No space"):
                 state.remember([Head(HEAD.origin, 4, bytes(32))])
             with pytest.raises(TokenUnavailableError, match="No space"):
+                state.remember_crls([SignedCrl(CA, 1, bytes(32))])
+            with pytest.raises(TokenUnavailableError, match="No space"):
                 state.add(record())
         assert state.heads() == (HEAD,)
         assert state.records() == []
+        assert state.crl_numbers() == ()
     with SignerState(tmp_path / "state") as state:
         assert state.heads() == (HEAD,)
         assert state.records() == []

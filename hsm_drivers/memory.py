@@ -1,0 +1,94 @@
+"""What a signer remembers of what it signed, and which statement may come next.
+
+These rules need no knowledge of logs or X.509 and hold whatever the checkers say: a log never
+shrinks or changes, and the numbers of a key's CRLs go up (RFC 5280 5.2.3), not far at a time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hsm_drivers.errors import StatementRefusedError
+from hsm_drivers.ports import Head, KeyLabel
+
+MAX_CRL_STEP = 1_000_000
+"""How far a CRL's number may lie above the last: reserved numbers come to nothing in outages, but
+one taken-over minute must not use up the 20 octets that RFC 5280 has."""
+_MAX_DIGITS = 18
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCrl:
+    """The last CRL that a key signed; `digest` is the SHA-256 of its TBSCertList."""
+
+    key: KeyLabel
+    number: int
+    digest: bytes
+
+
+class Draft:
+    """What a batch adds to the memory: each statement is judged after those before it.
+
+    Attributes:
+        heads: Heads that this batch moved, by origin.
+        crls: Last CRLs of this batch, by key.
+    """
+
+    def __init__(self, heads: Mapping[str, Head], crls: Mapping[KeyLabel, SignedCrl]) -> None:
+        """Begin with what was remembered before; neither mapping is changed."""
+        self._heads = heads
+        self._crls = crls
+        self.heads: dict[str, Head] = {}
+        self.crls: dict[KeyLabel, SignedCrl] = {}
+
+    def head(self, origin: str) -> Head | None:
+        """The last head of an origin."""
+        return self.heads.get(origin) or self._heads.get(origin)
+
+    def advance(self, origin: str, new: Head | None) -> None:
+        """Move an origin to the head that its checker accepted; a second look after the checker's.
+
+        Raises:
+            StatementRefusedError: The log may not go there.
+        """
+        if new is None or new.origin != origin:
+            raise StatementRefusedError(
+                f"the check of a checkpoint of {origin!r} named no head of it"
+            )
+        last = self.head(origin)
+        if last is not None and new.size < last.size:
+            raise StatementRefusedError(
+                f"log {origin!r} was signed at size {last.size}; it never shrinks to {new.size}"
+            )
+        if last is not None and new.size == last.size and new.root != last.root:
+            raise StatementRefusedError(
+                f"log {origin!r} was signed at size {last.size} with another root"
+            )
+        self.heads[origin] = new
+
+    def number(self, key: KeyLabel, reference: str, digest: bytes) -> None:
+        """Take the number of a CRL that its checker accepted.
+
+        The very list that was signed last may be signed again: its answer may have been lost.
+
+        Raises:
+            StatementRefusedError: The number is not above the last one, or too far above.
+        """
+        number = crl_number(reference)
+        if number is None:
+            raise StatementRefusedError(f"{reference!r} is no CRL number of {_MAX_DIGITS} digits")
+        last = self.crls.get(key) or self._crls.get(key)
+        if last is not None and (number, digest) == (last.number, last.digest):
+            return
+        floor = 0 if last is None else last.number
+        if not floor < number <= floor + MAX_CRL_STEP:
+            raise StatementRefusedError(
+                f"key {key!r} signed CRL number {floor} last: the next is above it by at most"
+                f" {MAX_CRL_STEP}, not {number}"
+            )
+        self.crls[key] = SignedCrl(key, number, digest)
+
+
+def crl_number(reference: str) -> int | None:
+    """The number that a CRL's journal reference is; None for what no honest service reaches."""
+    plain = reference.isascii() and reference.isdecimal() and len(reference) <= _MAX_DIGITS
+    return int(reference) if plain else None
