@@ -37,6 +37,10 @@ from kms.services.errors import (
 UNMATCHED = "unmatched"
 """Route template of a request that no route takes."""
 
+LARGE_BODY = 64 << 10
+"""Bytes up to which a body is screened at once, in a few milliseconds."""
+_SCREENING_THREADS = 2
+
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 _log = structlog.get_logger()
 
@@ -232,19 +236,30 @@ class Authenticated:
 
 
 class Screened:
-    """Refuses private key material and parses the body."""
+    """Refuses private key material and parses the body.
+
+    A large body takes up to seconds, so that it is looked at in a thread. Few at a time: the
+    threads share one interpreter with the requests that are served meanwhile.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._threads = asyncio.Semaphore(_SCREENING_THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Go on with the body's JSON value at hand."""
         exchange = exchanges.of(scope)
         screen_target(scope)
-        exchange.value = screen_body(exchange.body)
+        exchange.value = await self._screen(exchange.body)
         if exchange.body:
             self._check_declared(scope)
         await self._app(scope, receive, send)
+
+    async def _screen(self, body: bytes) -> Any:
+        if len(body) <= LARGE_BODY:
+            return screen_body(body)
+        async with self._threads:
+            return await asyncio.to_thread(screen_body, body)
 
     def _check_declared(self, scope: Scope) -> None:
         if scope["method"] != "POST":

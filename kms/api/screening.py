@@ -4,7 +4,6 @@ Every place where a request carries content is searched: path, query, headers, a
 the body. Nothing of what is found is kept, echoed or logged, not even where it was.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,6 +17,8 @@ from kms.services.errors import PrivateKeyMaterialError
 from pki.private_material import LEAST, find_private_key
 
 _MAX_SEGMENTS = 32
+_JWK_PRIVATE = frozenset({"d", "k", "priv", "p", "q", "dp", "dq", "qi", "oth"})
+"""Private members of RFC 7518 chapter 6, RFC 8037 and the AKP keys of RFC 9964."""
 _SEPARATORS = re.compile(r"[=&;,\s\"]+")
 
 
@@ -69,7 +70,7 @@ def screen_body(body: bytes) -> Any:
     except MalformedJsonError:
         refuse([body])
         raise
-    refuse(_key_objects(value))
+    _refuse_key_objects(value)
     return value
 
 
@@ -82,22 +83,29 @@ def refuse(texts: Iterable[str | bytes]) -> None:
     for text in texts:
         kind = find_private_key(text)
         if kind is not None:
-            raise PrivateKeyMaterialError(
-                f"the request carries a private key ({kind}); nothing of it was kept. Private "
-                "keys stay where they were made: send the public key only, and consider this "
-                "private key exposed"
-            )
+            raise _refusal(kind)
 
 
-def _key_objects(value: Any) -> Iterator[str]:
-    """JSON of every object that calls itself a key (RFC 7517 `kty`), however deep it stands."""
+def _refusal(kind: str) -> PrivateKeyMaterialError:
+    return PrivateKeyMaterialError(
+        f"the request carries a private key ({kind}); nothing of it was kept. Private keys stay "
+        "where they were made: send the public key only, and consider this private key exposed"
+    )
+
+
+def _refuse_key_objects(value: Any) -> None:
+    """Refuse objects that call themselves keys and have a private member, however deep they stand.
+
+    Raises:
+        PrivateKeyMaterialError: There is one.
+    """
     level = [value]
     while level:
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
-                if "kty" in item:
-                    yield json.dumps(item)
+                if "kty" in item and not _JWK_PRIVATE.isdisjoint(item):
+                    raise _refusal("JWK")
                 below += item.values()
             elif isinstance(item, list):
                 below += item

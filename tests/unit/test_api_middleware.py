@@ -1,15 +1,20 @@
 """The stages before routing, one by one, with hand-made ASGI messages."""
 
+import asyncio
+import base64
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kms.api import exchange as exchanges
 from kms.api.errors import RequestTimeoutError
-from kms.api.middleware import UNMATCHED, Bounded, Observed
-from kms.services.errors import BodyTooLargeError, WeakKeyError
+from kms.api.middleware import LARGE_BODY, UNMATCHED, Bounded, Observed, Screened
+from kms.services.errors import BodyTooLargeError, PrivateKeyMaterialError, WeakKeyError
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +42,14 @@ class Watching:
 
 
 def scope(method: str = "POST") -> dict[str, Any]:
-    return {"type": "http", "method": method, "path": "/x", "query_string": b"", "headers": []}
+    headers = [(b"content-type", b"application/json")]
+    return {
+        "type": "http",
+        "method": method,
+        "path": "/x",
+        "query_string": b"",
+        "headers": headers,
+    }
 
 
 async def ask(app: ASGIApp, messages: Sequence[Message], method: str = "POST") -> list[Message]:
@@ -148,6 +160,35 @@ async def test_methods_are_a_closed_set_of_labels():
     for method in ("GET", "BREW", "x" * 1000):
         await ask(app, [part(b"")], method)
     assert [method for method, _, _ in watching.ended] == ["GET", "other", "other"]
+
+
+async def test_a_large_body_keeps_nobody_waiting():
+    """Others are answered while a body of the largest size is screened, several at a time too."""
+    large = json.dumps(["some words, " * 1000] * (8 * LARGE_BODY // 12_000)).encode()
+    answered: list[int] = []
+
+    async def note(scope: Scope, receive: Receive, send: Send) -> None:
+        answered.append(len(exchanges.of(scope).body))
+        await echo(scope, receive, send)
+
+    app, _, refused = observed(Bounded(Screened(note), len(large), 10.0))
+    large_ones = [asyncio.create_task(ask(app, [part(large)])) for _ in range(3)]
+    await asyncio.sleep(0)
+    small_ones = [await ask(app, [part(b"{}")]) for _ in range(3)]
+    assert answered == [2, 2, 2]
+    assert [sent[0]["status"] for sent in small_ones] == [200, 200, 200]
+    assert [(await task)[0]["status"] for task in large_ones] == [200, 200, 200]
+    assert refused == []
+
+
+async def test_a_large_body_is_refused_like_a_small_one():
+    key = ec.generate_private_key(ec.SECP256R1())
+    der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    for size in (1, 2 * LARGE_BODY):
+        body = json.dumps({"a": "x" * size, "b": base64.b64encode(der).decode()}).encode()
+        app, _, refused = observed(Bounded(Screened(echo), len(body), 10.0))
+        assert (await ask(app, [part(body)]))[0]["status"] == 422
+        assert refused == [PrivateKeyMaterialError.problem]
 
 
 async def test_a_timeout_says_that_the_same_request_may_succeed():

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +22,7 @@ from kms.api import screening
 from kms.api.errors import MalformedJsonError
 from kms.api.problems import problem
 from kms.services.errors import PrivateKeyMaterialError
+from pki.private_material import find_private_key
 
 _EC = ec.generate_private_key(ec.SECP256R1())
 _RSA = rsa.generate_private_key(65537, 2048)
@@ -124,6 +126,61 @@ def test_a_private_jwk_as_an_object():
     refused(json.dumps({"items": [{"public_key": JWK}]}).encode())
     public = {name: value for name, value in JWK.items() if name != "d"}
     assert screening.screen_body(json.dumps({"public_key": public}).encode())
+
+
+@pytest.mark.parametrize("member", ["d", "k", "priv", "p", "q", "dp", "dq", "qi", "oth"])
+def test_every_private_member_tells_whatever_its_value(member: str):
+    for value in ("x", 5, None, [], {"r": "x"}):
+        key = {"kty": "RSA", "n": "AQAB", member: value}
+        assert "(JWK)" in str(refused(json.dumps({"a": [[{"b": key}]]}).encode()))
+
+
+def nested(size: int) -> bytes:
+    """A body of about that many bytes where every object calls itself a key."""
+    value: dict[str, Any] = {"kty": "x", "a": "x" * 1000, "b": [1, 2, {"kty": "y"}]}
+    for _ in range(8):
+        value = {"kty": "x", "a": value}
+    return json.dumps([value] * (size // len(json.dumps(value)))).encode()
+
+
+def test_nothing_is_searched_twice(monkeypatch: pytest.MonkeyPatch):
+    searched = 0
+
+    def count(text: str | bytes) -> str | None:
+        nonlocal searched
+        searched += len(text)
+        return find_private_key(text)
+
+    monkeypatch.setattr(screening, "find_private_key", count)
+    body = nested(1 << 20)
+    screening.screen_body(body)
+    assert searched <= 2 * len(body)
+
+
+def seconds(body: bytes) -> float:
+    """Processor time of screening it, the best of a few."""
+    times = []
+    for _ in range(5):
+        start = time.thread_time()
+        screening.screen_body(body)
+        times.append(time.thread_time() - start)
+    return min(times)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        nested,
+        lambda size: json.dumps(["some words, " * 20] * (size // 240)).encode(),
+        lambda size: json.dumps([["AgEA" * 300]] * (size // 1200)).encode(),
+        lambda size: json.dumps([48, 130, 300] * (size // 15)).encode(),
+    ],
+    ids=["keys in keys", "words", "digits", "numbers"],
+)
+def test_twice_the_body_takes_twice_the_time(body: Callable[[int], bytes]):
+    small, large = body(1 << 18), body(1 << 19)
+    screening.screen_body(small)
+    assert seconds(large) <= 2.5 * seconds(small)
 
 
 def test_escapes_do_not_hide_it():
