@@ -116,8 +116,8 @@ class Crls:
         """
         async with self._locks.setdefault(name, asyncio.Lock()):
             authority = self._core.authorities[name]
-            await self._await_signer()
-            reserved = await asyncio.to_thread(self._reserve, authority)
+            spent = await self._spent(authority)
+            reserved = await asyncio.to_thread(self._reserve, authority, spent)
             entries = await asyncio.to_thread(self._entries, authority)
             prepared = await asyncio.to_thread(
                 authority.crls.prepare,
@@ -130,16 +130,21 @@ class Crls:
             der = prepared.complete(signature)
             return await self._commit(reserved, der, len(entries), actor)
 
-    async def _await_signer(self) -> None:
-        """Spend no number while nothing can be signed: an outage is tried again all the time."""
+    async def _spent(self, authority: ActiveAuthority) -> int:
+        """The last number that the signer signed: an older ledger may not know it.
+
+        Asked before a number is reserved, so that an outage, which is tried again all the time,
+        spends none.
+        """
         try:
             health = await self._core.signer.health()
         except HsmError as error:
             raise SignerUnavailableError(f"the signer is away: {error}") from error
         if not health.ready:
             raise SignerUnavailableError(f"the token is away: {health.detail}")
+        return dict(health.crl_numbers).get(authority.issuer.key, 0)
 
-    def _reserve(self, authority: ActiveAuthority) -> Crl:
+    def _reserve(self, authority: ActiveAuthority, spent: int) -> Crl:
         now = self._core.clock.now()
         name = authority.record.name
         last = self._core.ledger.find(
@@ -149,7 +154,7 @@ class Crls:
             tenant=SYSTEM_TENANT,
             authority=name,
             shard=0,
-            number=last[0].number + 1 if last else 1,
+            number=max(spent, last[0].number if last else 0) + 1,
             generation=authority.record.generation,
             this_update=now,
             next_update=now + self._core.limits.crl_validity,

@@ -207,4 +207,7 @@ async def continue_in_a_new_epoch(made: World, core: Core, executor: ThreadPoolE
     assert sealed.note is not None
     leaf = json.loads(core.ledger.find(Event, log=epoch.log)[0].leaf)
     assert leaf["detail"]["previous"]["size"] == lost.size > old.size
-    assert await compose(fresh).upkeep.sweep() == 1
+    services = compose(fresh)
+    assert await services.upkeep.sweep() == 1
+    signed = dict((await made.signer.health()).crl_numbers)
+    assert (await services.crls.publish("root")).number == signed["root-1"] + 1
