@@ -496,10 +496,11 @@ def test_root_touches_files_only_where_nobody_else_puts_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     own, folder = os.geteuid(), tmp_path / "data"
-    folder.mkdir()
+    for name in ("data", "mine", "other"):
+        (tmp_path / name).mkdir()
     (tmp_path / "link").symlink_to(folder)
-    other = Home(tmp_path).settings
-    mine = Home(tmp_path, users={"worker": pwd.getpwuid(own).pw_name}).settings
+    other = Home(tmp_path / "other").settings
+    mine = Home(tmp_path / "mine", users={"worker": pwd.getpwuid(own).pw_name}).settings
     monkeypatch.setattr("os.geteuid", lambda: 0)
     refuse_foreign(folder, mine)
     with pytest.raises(ConfigError, match="not a link"):
