@@ -247,7 +247,7 @@ class SignerCore:
         if last is None and not self._ceremony:
             raise UnsupportedError(f"log {origin!r} is new; an epoch begins in a ceremony only")
         checked = _recordable(checker(record, statement, CheckContext(self._now(), last)))
-        draft.advance(origin, checked.head)
+        draft.advance(statement.key, origin, checked.head)
         return checked
 
     def _release(

@@ -1,7 +1,8 @@
 """What a signer remembers of what it signed, and which statement may come next.
 
 These rules need no knowledge of logs or X.509 and hold whatever the checkers say: a log never
-shrinks or changes, and the numbers of a key's CRLs go up (RFC 5280 5.2.3), not far at a time.
+shrinks, changes or goes on after a later one of its key began; the numbers of a key's CRLs go up
+(RFC 5280 5.2.3), not far at a time.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,21 @@ MAX_CRL_STEP = 1_000_000
 """How far a CRL's number may lie above the last: reserved numbers come to nothing in outages, but
 one taken-over minute must not use up the 20 octets that RFC 5280 has."""
 _MAX_DIGITS = 18
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """The last head signed for a log; `key` is None where no key was kept with it yet."""
+
+    origin: str
+    size: int
+    root: bytes
+    key: KeyLabel | None = None
+
+    @property
+    def head(self) -> Head:
+        """Without the key."""
+        return Head(self.origin, self.size, self.root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +49,19 @@ class Draft:
         crls: Last CRLs of this batch, by key.
     """
 
-    def __init__(self, heads: Mapping[str, Head], crls: Mapping[KeyLabel, SignedCrl]) -> None:
-        """Begin with what was remembered before; neither mapping is changed."""
+    def __init__(self, heads: Mapping[str, SignedHead], crls: Mapping[KeyLabel, SignedCrl]) -> None:
+        """Begin with what was remembered before: heads in the order in which their logs began."""
         self._heads = heads
         self._crls = crls
-        self.heads: dict[str, Head] = {}
+        self.heads: dict[str, SignedHead] = {}
         self.crls: dict[KeyLabel, SignedCrl] = {}
 
     def head(self, origin: str) -> Head | None:
         """The last head of an origin."""
-        return self.heads.get(origin) or self._heads.get(origin)
+        signed = self.heads.get(origin) or self._heads.get(origin)
+        return None if signed is None else signed.head
 
-    def advance(self, origin: str, new: Head | None) -> None:
+    def advance(self, key: KeyLabel, origin: str, new: Head | None) -> None:
         """Move an origin to the head that its checker accepted; a second look after the checker's.
 
         Raises:
@@ -54,6 +71,7 @@ class Draft:
             raise StatementRefusedError(
                 f"the check of a checkpoint of {origin!r} named no head of it"
             )
+        self._refuse_ended(key, origin)
         last = self.head(origin)
         if last is not None and new.size < last.size:
             raise StatementRefusedError(
@@ -63,7 +81,17 @@ class Draft:
             raise StatementRefusedError(
                 f"log {origin!r} was signed at size {last.size} with another root"
             )
-        self.heads[origin] = new
+        self.heads[origin] = SignedHead(origin, new.size, new.root, key)
+
+    def _refuse_ended(self, key: KeyLabel, origin: str) -> None:
+        """A key has one log at a time: the last to begin, in a ceremony, ended those before it."""
+        began = list((dict(self._heads) | self.heads).values())
+        places = [place for place, signed in enumerate(began, 1) if signed.origin == origin]
+        for later in began[places[0] :] if places else []:
+            if later.key in {key, None}:
+                raise StatementRefusedError(
+                    f"log {origin!r} ended when {later.origin!r} began; it is never signed again"
+                )
 
     def number(self, key: KeyLabel, reference: str, digest: bytes) -> None:
         """Take the number of a CRL that its checker accepted.

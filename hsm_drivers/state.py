@@ -5,7 +5,7 @@ rolled back to yesterday is noticed because this memory is not.
 
     lock         held (flock) by the one process that owns token and directory
     keys.json    key records, written once each by a ceremony
-    heads.json   last head signed, per log origin
+    heads.json   last head signed, per log origin in the order of their beginnings
     crls.json    last CRL signed, per key
     journal      see `hsm_drivers.journal`
 
@@ -25,7 +25,7 @@ import msgspec
 
 from hsm_drivers.errors import KeyNotFoundError, TokenFailureError, TokenUnavailableError
 from hsm_drivers.journal import MAX_BATCH, Journal
-from hsm_drivers.memory import Draft, SignedCrl, crl_number
+from hsm_drivers.memory import Draft, SignedCrl, SignedHead, crl_number
 from hsm_drivers.ports import Head, JournalEntry, KeyLabel, KeyRecord, Purpose
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class _Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _Heads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Literal[1]
-    heads: tuple[Head, ...]
+    heads: tuple[SignedHead, ...]
 
 
 class _Crls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,11 +122,12 @@ class SignerState:
 
     def head(self, origin: str) -> Head | None:
         """The last head signed for an origin."""
-        return self._heads.get(origin)
+        signed = self._heads.get(origin)
+        return None if signed is None else signed.head
 
     def heads(self) -> tuple[Head, ...]:
         """The last head of every origin."""
-        return tuple(self._heads.values())
+        return tuple(signed.head for signed in self._heads.values())
 
     def crl_numbers(self) -> tuple[tuple[str, int], ...]:
         """Label and last CRL number of each key that signed one."""
@@ -136,7 +137,7 @@ class SignerState:
         """What is remembered, for a batch to be judged after."""
         return Draft(self._heads, self._crls)
 
-    def remember(self, heads: Iterable[Head]) -> None:
+    def remember(self, heads: Iterable[SignedHead]) -> None:
         """Put these heads in place of their origins' last ones, durably.
 
         Raises:

@@ -203,6 +203,30 @@ def test_crl_numbers_only_go_up(play: Play) -> None:
     play(scenario)
 
 
+def test_an_epoch_ends_when_the_next_begins(play: Play) -> None:
+    async def scenario(signer: StatementSigner) -> None:
+        await signer.generate(LOG_SPEC)
+        other = (await signer.generate(replace(LOG_SPEC, label=KeyLabel("other")))).label
+        second, foreign = "example.org/log/2", "example.com/log/1"
+        elsewhere = replace(checkpoint(1, origin=foreign), key=other)
+        outcomes = await signer.sign(
+            [checkpoint(9), elsewhere, checkpoint(10), checkpoint(1, origin=second), checkpoint(11)]
+        )
+        assert all(isinstance(outcome, bytes) for outcome in outcomes[:4])
+        refused(outcomes[4], StatementRefusedError, "ended when 'example.org/log/2' began")
+        grown, same, after, apart = await signer.sign(
+            [checkpoint(11), checkpoint(10), checkpoint(2, origin=second), elsewhere]
+        )
+        refused(grown, StatementRefusedError, "ended")
+        refused(same, StatementRefusedError, "ended")
+        assert isinstance(after, bytes)
+        assert isinstance(apart, bytes)
+        sizes = {head.origin: head.size for head in (await signer.health()).heads}
+        assert sizes == {"example.org/log/1": 10, second: 2, foreign: 1}
+
+    play(scenario)
+
+
 @pytest.mark.parametrize("label", ["", "A", "a b", "x" * 65, "ä", "a\n", "../a"])
 def test_malformed_labels_are_refused(play: Play, label: str) -> None:
     async def scenario(signer: StatementSigner) -> None:

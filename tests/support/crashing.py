@@ -25,7 +25,8 @@ from hsm_drivers import state as signer_state
 from hsm_drivers.client import SignerClient
 from hsm_drivers.errors import HsmError
 from hsm_drivers.journal import Intent, Journal
-from hsm_drivers.ports import Head, KeyLabel, Statement
+from hsm_drivers.memory import SignedHead
+from hsm_drivers.ports import KeyLabel, Statement
 from hsm_drivers.state import SignerState
 from kms import bootstrap
 from kms.config import load
@@ -127,7 +128,7 @@ def fail_points_of_signer(here: FailPoints) -> None:
             here(f"{intents[0].key}.journalled")
 
     class State(SignerState):
-        def remember(self, heads: Iterable[Head]) -> None:
+        def remember(self, heads: Iterable[SignedHead]) -> None:
             here("head.remember")
             super().remember(heads)
             here("head.remembered")

@@ -3,22 +3,26 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hsm_drivers.errors import (
     KeyNotFoundError,
+    StatementRefusedError,
     TokenFailureError,
     TokenUnavailableError,
 )
 from hsm_drivers.journal import Intent
-from hsm_drivers.memory import SignedCrl
+from hsm_drivers.memory import SignedCrl, SignedHead
 from hsm_drivers.ports import Head, KeyLabel, KeyRecord, Purpose
 from hsm_drivers.software.driver import TOKEN_LIKE
 from hsm_drivers.state import SignerState
 from policies.decisions import Protection
 
 CA = KeyLabel("ca")
-HEAD = Head("example.org/log/1", 3, bytes(range(32)))
+LOG = KeyLabel("log")
+SIGNED = SignedHead("example.org/log/1", 3, bytes(range(32)), LOG)
+HEAD = SIGNED.head
 
 
 def record(label: str = "ca") -> KeyRecord:
@@ -40,7 +44,7 @@ def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
     with SignerState(tmp_path / "state") as state:
         state.add(record())
         state.add(record("log"))
-        state.remember([HEAD])
+        state.remember([SIGNED])
         state.remember_crls([SignedCrl(CA, 11, bytes(32))])
         state.remember_crls([SignedCrl(CA, 12, bytes(32))])
     with SignerState(tmp_path / "state") as state:
@@ -84,10 +88,29 @@ def test_a_lost_file_is_noticed(tmp_path: Path, name: str) -> None:
         SignerState(tmp_path / "state")
 
 
+def test_heads_of_before_their_keys_were_kept_are_read(tmp_path: Path) -> None:
+    """Their logs ended, or not, in the order in which they stand."""
+    SignerState(tmp_path / "state").close()
+    heads = [
+        {"origin": f"example.org/log/{number}", "size": 3, "root": bytes(32)}
+        for number in (1, 2, 3)
+    ]
+    document = {"version": 1, "heads": heads}
+    (tmp_path / "state" / "heads.json").write_bytes(msgspec.json.encode(document))
+    with SignerState(tmp_path / "state") as state:
+        for origin in ("example.org/log/1", "example.org/log/2"):
+            with pytest.raises(StatementRefusedError, match="ended"):
+                state.draft().advance(LOG, origin, Head(origin, 4, bytes(32)))
+        draft = state.draft()
+        draft.advance(LOG, "example.org/log/3", Head("example.org/log/3", 4, bytes(32)))
+        state.remember(draft.heads.values())
+        origins = [head.origin for head in state.heads()]
+        assert origins == [f"example.org/log/{number}" for number in (1, 2, 3)]
+
+
 def test_numbers_are_read_out_of_the_journal_where_their_file_is_missing(tmp_path: Path) -> None:
     """Directories from before the file have none, and a lost one loses nothing."""
     digests = [bytes([number]) * 32 for number in range(6)]
-    log = KeyLabel("log")
     other = KeyLabel("other")
     with SignerState(tmp_path / "state") as state:
         state.journal.append(
@@ -97,7 +120,7 @@ def test_numbers_are_read_out_of_the_journal_where_their_file_is_missing(tmp_pat
                 Intent(CA, Purpose.CRL, digests[2], "1"),
                 Intent(CA, Purpose.CRL, digests[3], str(1 << 158)),
                 Intent(CA, Purpose.CERTIFICATE, digests[4], "99"),
-                Intent(log, Purpose.CHECKPOINT, digests[4], "77"),
+                Intent(LOG, Purpose.CHECKPOINT, digests[4], "77"),
                 Intent(other, Purpose.CRL, digests[5], "3"),
             ]
         )
@@ -128,11 +151,11 @@ def test_a_write_that_fails_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     with SignerState(tmp_path / "state") as state:
-        state.remember([HEAD])
+        state.remember([SIGNED])
         with monkeypatch.context() as patched:
             patched.setattr(os if step == "fsync" else Path, step, fail)
             with pytest.raises(TokenUnavailableError, match="No space"):
-                state.remember([Head(HEAD.origin, 4, bytes(32))])
+                state.remember([SignedHead(HEAD.origin, 4, bytes(32), LOG)])
             with pytest.raises(TokenUnavailableError, match="No space"):
                 state.remember_crls([SignedCrl(CA, 1, bytes(32))])
             with pytest.raises(TokenUnavailableError, match="No space"):
