@@ -4,7 +4,6 @@ Pure: values in, bytes out. Whatever is written here is a promise to the outside
 5 to 7); `docs/wire-format.md` describes it and `tests/vectors/wire.json` pins it.
 """
 
-import base64
 import binascii
 import hashlib
 import hmac
@@ -94,7 +93,7 @@ _write_plain = json.JSONEncoder(
 
 def b64(data: bytes) -> str:
     """Standard base64 with padding."""
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def unb64(text: str) -> bytes:
@@ -104,8 +103,8 @@ def unb64(text: str) -> bytes:
         WireError: The text is not standard base64 as `b64` writes it.
     """
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:  # binascii.Error, or characters outside ASCII
         raise WireError("not standard base64 with padding") from error
     if b64(data) != text:
         raise WireError("base64 with non-zero trailing bits")

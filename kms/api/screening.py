@@ -81,6 +81,8 @@ def refuse(texts: Iterable[str | bytes]) -> None:
         PrivateKeyMaterialError: One does.
     """
     for text in texts:
+        if len(text) < LEAST:
+            continue
         kind = find_private_key(text)
         if kind is not None:
             raise _refusal(kind)

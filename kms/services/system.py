@@ -1,6 +1,6 @@
 """Clock and randomness of the machine."""
 
-import secrets
+import os
 from datetime import UTC, datetime
 
 from kms.domain.records import EventId
@@ -19,8 +19,8 @@ class SystemIds:
 
     def event(self) -> EventId:
         """128 random bits in hex."""
-        return EventId(secrets.token_hex(16))
+        return EventId(os.urandom(16).hex())
 
     def random(self, size: int) -> bytes:
         """Random bytes."""
-        return secrets.token_bytes(size)
+        return os.urandom(size)
