@@ -146,6 +146,7 @@ class Ledger(Protocol):
         descending: bool = False,
         limit: int | None = None,
         after: tuple[Any, ...] | None = None,
+        before: tuple[Any, ...] | None = None,
         **equals: Any,
     ) -> list[R]:
         """Records whose fields equal the given values (None included; a tuple means any of them).
@@ -156,6 +157,7 @@ class Ledger(Protocol):
             descending: Sort downwards.
             limit: At most so many.
             after: Only those that come strictly after these values of `order` in sort order.
+            before: Only those that come strictly before these values of `order` in sort order.
             **equals: Field to value.
         """
         ...

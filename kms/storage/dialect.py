@@ -7,12 +7,15 @@ import errno
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
+from sqlalchemy.sql.elements import UnaryExpression
+from sqlalchemy.sql.operators import custom_op
 
 from kms.services.ports import LedgerUnavailableError
 
@@ -147,6 +150,14 @@ def _set_up(connection: DBAPIConnection, _: object) -> None:
     for name, value in PRAGMAS.items():
         cursor.execute(f"PRAGMA {name}={value}")
     cursor.close()
+
+
+def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The same values, which no index is used for: neither to find rows nor to sort them.
+
+    https://www.sqlite.org/optoverview.html, section 2.
+    """
+    return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
 
 def check_settings(connection: Connection, url: str) -> list[str]:

@@ -66,13 +66,20 @@ class FaultyLedger:
         descending: bool = False,
         limit: int | None = None,
         after: tuple[Any, ...] | None = None,
+        before: tuple[Any, ...] | None = None,
         **equals: Any,
     ) -> list[R]:
         """See `Ledger.find`."""
         return self._call(
             "find",
             lambda: self._ledger.find(
-                kind, order=order, descending=descending, limit=limit, after=after, **equals
+                kind,
+                order=order,
+                descending=descending,
+                limit=limit,
+                after=after,
+                before=before,
+                **equals,
             ),
         )
 

@@ -50,12 +50,15 @@ class MemoryLedger:
         descending: bool = False,
         limit: int | None = None,
         after: tuple[Any, ...] | None = None,
+        before: tuple[Any, ...] | None = None,
         **equals: Any,
     ) -> list[R]:
         """See `Ledger.find`."""
-        wanted = query(kind, equals, order, descending=descending, limit=limit, after=after)
+        wanted = query(
+            kind, equals, order, descending=descending, limit=limit, after=after, before=before
+        )
         rows = sorted(self._matching(wanted), key=wanted.place, reverse=descending)
-        return [wanted.shape.record(row) for row in rows if wanted.is_after(row)][:limit]
+        return [wanted.shape.record(row) for row in rows if wanted.is_between(row)][:limit]
 
     def count(self, kind: type[R], **equals: Any) -> int:
         """See `Ledger.count`."""

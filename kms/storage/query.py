@@ -19,6 +19,7 @@ class Query:
         descending: Sort downwards.
         limit: At most so many.
         after: Stored values of the first fields of `order` to come after.
+        before: Such values to come before.
     """
 
     shape: Shape[Any]
@@ -27,6 +28,7 @@ class Query:
     descending: bool = False
     limit: int | None = None
     after: Row | None = None
+    before: Row | None = None
 
     def matches(self, row: Row) -> bool:
         """Whether the row has the wanted values."""
@@ -40,12 +42,13 @@ class Query:
         """Where the row stands in sort order."""
         return tuple(row[self.shape.names.index(name)] for name in self.order)
 
-    def is_after(self, row: Row) -> bool:
-        """Whether the row comes strictly after `after`."""
-        if self.after is None:
-            return True
-        place = self.place(row)[: len(self.after)]
-        return place < self.after if self.descending else place > self.after
+    def is_between(self, row: Row) -> bool:
+        """Whether the row comes strictly after `after` and strictly before `before`."""
+        low, high = (self.before, self.after) if self.descending else (self.after, self.before)
+        place = self.place(row)
+        return (low is None or place[: len(low)] > low) and (
+            high is None or place[: len(high)] < high
+        )
 
 
 def query(
@@ -56,12 +59,13 @@ def query(
     descending: bool = False,
     limit: int | None = None,
     after: tuple[Any, ...] | None = None,
+    before: tuple[Any, ...] | None = None,
 ) -> Query:
     """Check a question.
 
     Raises:
-        ValueError: A field that the record lacks or that cannot be compared, an `after` that does
-            not fit `order`, or a negative limit.
+        ValueError: A field that the record lacks or that cannot be compared, an `after` or
+            `before` that does not fit `order`, or a negative limit.
     """
     shape = shape_of(kind)
     order = order or kind.KEY
@@ -70,18 +74,25 @@ def query(
             raise ValueError(f"{kind.__name__} cannot be sorted by {name!r}")
     if limit is not None and limit < 0:
         raise ValueError(f"a limit of {limit}")
-    if after is not None:
-        if len(after) != len(order):
-            raise ValueError(f"`after` needs a value for each of {', '.join(order)}")
-        after = tuple(shape.value(*pair) for pair in zip(order, after, strict=True))
     return Query(
         shape=shape,
         equals={name: _wanted(shape, name, value) for name, value in equals.items()},
         order=order + tuple(name for name in kind.KEY if name not in order),
         descending=descending,
         limit=limit,
-        after=after,
+        after=_bound(shape, "after", order, after),
+        before=_bound(shape, "before", order, before),
     )
+
+
+def _bound(
+    shape: Shape[Any], name: str, order: tuple[str, ...], values: tuple[Any, ...] | None
+) -> Row | None:
+    if values is None:
+        return None
+    if len(values) != len(order):
+        raise ValueError(f"`{name}` needs a value for each of {', '.join(order)}")
+    return tuple(shape.value(*pair) for pair in zip(order, values, strict=True))
 
 
 def _wanted(shape: Shape[Any], name: str, value: Any) -> Any:

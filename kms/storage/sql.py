@@ -94,10 +94,13 @@ class SqlLedger:
         descending: bool = False,
         limit: int | None = None,
         after: tuple[Any, ...] | None = None,
+        before: tuple[Any, ...] | None = None,
         **equals: Any,
     ) -> list[R]:
         """See `Ledger.find`."""
-        wanted = query(kind, equals, order, descending=descending, limit=limit, after=after)
+        wanted = query(
+            kind, equals, order, descending=descending, limit=limit, after=after, before=before
+        )
         rows = self._readers.fetch(*statements.of(kind).find(wanted))
         return [shape_of(kind).record(row) for row in rows]
 

@@ -25,6 +25,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Update
 
 from kms.domain.records import Checkpoint, Epoch, Idempotent, Record
+from kms.storage.access import Access, access
+from kms.storage.dialect import unindexed
 from kms.storage.mapping import Row, tuple_getter
 from kms.storage.query import Query
 from kms.storage.tables import HEADS, TABLES, TILES
@@ -47,7 +49,8 @@ class Form(NamedTuple):
     order: tuple[str, ...]
     descending: bool
     limited: bool
-    after: int
+    after: tuple[str, ...]
+    before: tuple[str, ...]
 
 
 class Asked(NamedTuple):
@@ -99,13 +102,20 @@ class Statements:
     def find(self, query: Query) -> Asked:
         """The rows a query asks for."""
         equals, names, values = _wanted(query)
-        after = query.after or ()
-        names += [f"after_{at}" for at in range(len(after))]
-        values += after
+        after, before = _bound(query, query.after), _bound(query, query.before)
+        names += [*(f"after_{name}" for name in after), *(f"before_{name}" for name in before)]
+        values += [*after.values(), *before.values()]
         if query.limit is not None:
             names.append("limit")
             values.append(query.limit)
-        form = Form(equals, query.order, query.descending, query.limit is not None, len(after))
+        form = Form(
+            equals,
+            query.order,
+            query.descending,
+            query.limit is not None,
+            tuple(after),
+            tuple(before),
+        )
         return Asked(self._find(form), tuple(names), tuple(values))
 
     def count(self, query: Query) -> Asked:
@@ -119,28 +129,40 @@ class Statements:
         return update(self._table).where(*where).values(new)
 
     def _build_find(self, form: Form) -> Select[Any]:
-        statement = select(self._table).where(*self._conditions(form.equals))
-        columns = [self._table.columns[name] for name in form.order]
-        if form.after:
-            first = tuple_(*columns[: form.after])
-            values = tuple_(
-                *(
-                    bindparam(f"after_{at}", type_=column.type)
-                    for at, column in enumerate(columns[: form.after])
-                )
-            )
-            statement = statement.where(first < values if form.descending else first > values)
-        ordered = [column.desc() if form.descending else column.asc() for column in columns]
+        way = self._access(form.equals, form.order)
+        columns = {name: self._column(name, indexed=way.sorts) for name in form.order}
+        statement = select(self._table).where(*self._conditions(form.equals, way))
+        low, high = ("before", "after") if form.descending else ("after", "before")
+        bounds = {"after": form.after, "before": form.before}
+        if bounds[low]:
+            place, given = _places(low, bounds[low], columns)
+            statement = statement.where(place > given)
+        if bounds[high]:
+            place, given = _places(high, bounds[high], columns)
+            statement = statement.where(place < given)
+        ordered = [
+            column.desc() if form.descending else column.asc() for column in columns.values()
+        ]
         statement = statement.order_by(*ordered)
         return statement.limit(bindparam("limit")) if form.limited else statement
 
     def _build_count(self, equals: tuple[Wanted, ...]) -> Select[Any]:
-        return select(func.count()).select_from(self._table).where(*self._conditions(equals))
+        conditions = self._conditions(equals, self._access(equals, ()))
+        return select(func.count()).select_from(self._table).where(*conditions)
 
-    def _conditions(self, equals: tuple[Wanted, ...]) -> list[ColumnElement[bool]]:
+    def _access(self, equals: tuple[Wanted, ...], order: tuple[str, ...]) -> Access:
+        one = [item.name for item in equals if item.values + item.none == 1]
+        several = [item.name for item in equals if item.values > 1 and not item.none]
+        return access(self._table, one, several, order)
+
+    def _column(self, name: str, *, indexed: bool) -> ColumnElement[Any]:
+        column = self._table.columns[name]
+        return column if indexed else unindexed(column)
+
+    def _conditions(self, equals: tuple[Wanted, ...], way: Access) -> list[ColumnElement[bool]]:
         conditions: list[ColumnElement[bool]] = []
         for wanted in equals:
-            column = self._table.columns[wanted.name]
+            column = self._column(wanted.name, indexed=wanted.name in way.finds)
             parameters = [
                 bindparam(f"old_{wanted.name}_{at}", type_=column.type)
                 for at in range(wanted.values)
@@ -151,6 +173,28 @@ class Statements:
                 condition = column.in_(parameters) if parameters else false()
             conditions.append(condition | column.is_(None) if wanted.none else condition)
         return conditions
+
+
+def _places(
+    bound: str, names: tuple[str, ...], columns: dict[str, ColumnElement[Any]]
+) -> tuple[Any, Any]:
+    """Where a row stands in sort order, and the place to compare it with."""
+    given = [bindparam(f"{bound}_{name}", type_=columns[name].type) for name in names]
+    return tuple_(*(columns[name] for name in names)), tuple_(*given)
+
+
+def _bound(query: Query, place: Row | None) -> dict[str, Any]:
+    """Field to value of a place in sort order, as far as it tells rows apart.
+
+    Leading fields that every row has the same value in are left out: with them SQLite would enter
+    the index at their beginning, and read a whole log to find its last page.
+    """
+    if place is None:
+        return {}
+    fields = list(zip(query.order, place, strict=False))
+    while len(fields) > 1 and query.equals.get(fields[0][0]) == fields[0][1]:
+        del fields[0]
+    return dict(fields)
 
 
 def of(kind: type[Record]) -> Statements:

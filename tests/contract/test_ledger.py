@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -458,6 +458,44 @@ def test_pages_cover_everything_once_in_either_direction(ledger: Ledger):
             assert seen == sorted(seen, reverse=descending)  # type: ignore[type-var]
 
 
+def test_a_range_lies_strictly_between_two_places(ledger: Ledger):
+    minutes = [NOW + timedelta(minutes=number // 2) for number in range(12)]
+    ledger.reserve(
+        [Insert(enrolment(str(number), expires=at)) for number, at in enumerate(minutes)]
+    )
+
+    def found(**options: Any) -> list[datetime]:
+        return [item.expires for item in ledger.find(Enrolment, order=("expires",), **options)]
+
+    at = minutes[::2]
+    assert found(before=(at[2],)) == minutes[:4]
+    assert found(before=(at[2],), limit=3) == minutes[:3]
+    assert found(before=(at[0],)) == []
+    assert found(after=(at[1],), before=(at[4],)) == minutes[4:8]
+    assert found(after=(at[4],), before=(at[1],)) == []
+    # Downwards, what is later comes before.
+    assert found(before=(at[3],), descending=True) == minutes[:7:-1]
+    assert found(after=(at[4],), before=(at[1],), descending=True) == minutes[7:3:-1]
+    assert found(before=(at[2],), status=EnrolmentStatus.REFUSED) == []
+    assert found(before=(at[2],), tenant=TENANT) == minutes[:4]
+
+
+def test_a_range_of_a_log(ledger: Ledger):
+    """The log is asked for and stands in the place, too, alike or not."""
+    ledger.commit([unit(str(number)) for number in range(6)])
+
+    def found(**options: Any) -> list[int]:
+        return [item.index for item in ledger.find(Event, log=LOG, **options)]
+
+    assert found(after=(LOG, 1), before=(LOG, 4)) == [2, 3]
+    assert found(after=(LOG, 4), before=(LOG, 1), descending=True) == [3, 2]
+    assert found(after=(LOG - 1, 4)) == found(before=(LOG + 1, 0)) == list(range(6))
+    assert found(after=(LOG + 1, 0)) == found(before=(LOG - 1, 9)) == []
+    assert found(tenant=TENANT, after=(LOG, 3)) == [4, 5]
+    assert found(order=("log",), after=(LOG,)) == found(order=("log",), before=(LOG,)) == []
+    assert len(ledger.find(Event, log=(LOG, LOG + 1), after=(LOG, 3))) == 2
+
+
 def test_ties_are_broken_by_the_primary_key(ledger: Ledger):
     ledger.reserve([Insert(enrolment(str(number))) for number in range(9)])
     up = [item.enrolment for item in ledger.find(Enrolment, order=("expires",))]
@@ -476,7 +514,8 @@ def test_ties_are_broken_by_the_primary_key(ledger: Ledger):
         (Certificate, {"order": ("user",)}, "cannot be sorted"),
         (Enrolment, {"order": ("slots",)}, "cannot be sorted"),
         (Principal, {"bundles": ("device",)}, "cannot be found"),
-        (Certificate, {"after": (TENANT,)}, "needs a value for each"),
+        (Certificate, {"after": (TENANT,)}, "`after` needs a value for each"),
+        (Certificate, {"before": (TENANT,)}, "`before` needs a value for each"),
         (Certificate, {"limit": -1}, "a limit of -1"),
         (Enrolment, {"expires": NOW.replace(tzinfo=None)}, "aware time"),
     ],

@@ -163,12 +163,12 @@ class Twins(RuleBasedStateMachine):
     )
     def find(self, order: tuple[str, ...], data: st.DataObject, **options: Any) -> None:
         equals = options.pop("equals")
-        after = None
-        if order and data.draw(st.booleans()):
-            values = {"expires": MINUTES, "status": st.sampled_from(EnrolmentStatus)}
-            values["enrolment"] = NAMES.map(lambda name: enrolment(name).enrolment)
-            after = tuple(data.draw(values[name]) for name in order)
-        self.both("find", Enrolment, order=order, after=after, **options, **equals)
+        values = {"expires": MINUTES, "status": st.sampled_from(EnrolmentStatus)}
+        values["enrolment"] = NAMES.map(lambda name: enrolment(name).enrolment)
+        for bound in ("after", "before"):
+            if order and data.draw(st.booleans()):
+                options[bound] = tuple(data.draw(values[name]) for name in order)
+        self.both("find", Enrolment, order=order, **options, **equals)
         self.both("count", Enrolment, **equals)
 
     @invariant()
