@@ -6,25 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kms import wire
+from kms.audit import forms
 from kms.audit.findings import Check, event
+from kms.audit.forms import FORMS, X509_ERRORS
 from kms.audit.history import CertificateKey, History, Issued
 from kms.audit.names import Names
-
-X509_ERRORS = (
-    ValueError,
-    TypeError,
-    InvalidSignature,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.ExtensionNotFound,
-    x509.UnsupportedGeneralNameType,
-)
-"""What `cryptography` raises for a certificate or CRL that is not as it should be."""
 
 _DEVICE = re.compile(r"devices/([^/]+)/([^/]+)/([^/]+)\.pem")
 _AUTHORITY = re.compile(r"ca/([^/]+)\.pem")
@@ -149,6 +138,7 @@ def check_chains(inventory: Inventory, history: History, names: Names, root: byt
         root: DER of the root that the auditor trusts; None takes the log's word for it.
     """
     check = Check("chains", "every certificate chains to the root and names whom its event names")
+    said: dict[tuple[int, str], str] = {}
     for path, held in inventory.by_path.items():
         check.examined += 1
         authority = held.issued.certificate.authority
@@ -157,7 +147,7 @@ def check_chains(inventory: Inventory, history: History, names: Names, root: byt
             check.fail(path, f"not signed by the authority {authority!r}")
         _check_validity(check, held)
         _check_kind(check, held, history)
-        _check_subject(check, held, names)
+        _check_form(check, held, history, names, said)
     roots = inventory.authorities(history, "root")
     if root is not None:
         trusted = root in [item.public_bytes(Encoding.DER) for item in roots]
@@ -206,24 +196,55 @@ def _is_ca(certificate: x509.Certificate) -> bool:
         return False
 
 
-def _check_subject(check: Check, held: Held, names: Names) -> None:
-    """A device's certificate names the user and device that the event was opened to."""
-    user = names.of(held.issued.index, wire.Committed.USER)
-    device = names.of(held.issued.index, wire.Committed.DEVICE)
-    if user is None or device is None:
+def _check_form(
+    check: Check,
+    held: Held,
+    history: History,
+    names: Names,
+    said: dict[tuple[int, str], str],
+) -> None:
+    """Usages and names are those of the profile that was logged, and name whom the event names.
+
+    Args:
+        check: Where failures go.
+        held: The certificate.
+        history: The replayed log.
+        names: What the openings tell.
+        said: Event and kind of name to what an earlier certificate of the event says.
+    """
+    profile, index = held.issued.certificate.profile, held.issued.index
+    form = FORMS.get(profile)
+    if form is None:
+        return  # the history says so
+    if forms.usages(held.certificate) != form.usages:
+        check.fail(held.path, f"its extended key usages are not those of profile {profile!r}")
+    named = forms.named(form, held.certificate)
+    if named is None:
+        check.fail(held.path, f"its names are not those of profile {profile!r}")
         return
-    path = f"/users/{user}/devices/{device}"
-    uris = _uris(held.certificate)
-    check.expect(
-        any(re.fullmatch(r"https://[^/]+" + re.escape(path), uri) for uri in uris),
-        held.path,
-        f"does not name {path}, as event {held.issued.index} does",
-    )
+    for kind, value in named.items():
+        first = said.setdefault((index, kind), value)
+        if first != value:
+            message = f"names the {kind} {value!r}, another of event {index} {first!r}"
+            check.fail(held.path, message)
+    _check_domain(check, held, named, history, names.of(index, wire.Committed.TENANT))
+    _check_person(check, held, named, names)
 
 
-def _uris(certificate: x509.Certificate) -> list[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        return names.get_values_for_type(x509.UniformResourceIdentifier)
-    except X509_ERRORS:
-        return []
+def _check_domain(
+    check: Check, held: Held, named: Mapping[str, str], history: History, tenant: str | None
+) -> None:
+    """The domain is the tenant's, or where the tenant is unknown, some tenant's."""
+    domain, index = named.get("domain"), held.issued.index
+    if domain is not None and domain not in history.domains(index, tenant):
+        whose = "any tenant" if tenant is None else f"tenant {tenant!r}"
+        check.fail(held.path, f"{domain!r} is no domain of {whose} registered before event {index}")
+
+
+def _check_person(check: Check, held: Held, named: Mapping[str, str], names: Names) -> None:
+    """User, device or principal are those that the event was opened to."""
+    index = held.issued.index
+    for kind in (wire.Committed.USER, wire.Committed.DEVICE):
+        known = names.of(index, kind)
+        if kind.value in named and known is not None and named[kind.value] != known:
+            check.fail(held.path, f"does not name {kind} {known!r}, as event {index} does")

@@ -6,8 +6,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from kms import wire
-from kms.audit.certificates import X509_ERRORS, Held, Inventory
+from kms.audit.certificates import Held, Inventory
 from kms.audit.findings import Check, event
+from kms.audit.forms import X509_ERRORS
 from kms.audit.history import History
 from policies.algorithms import Algorithm, Kind, of_key
 from policies.decisions import Protection, Question, Use, decide

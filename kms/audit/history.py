@@ -41,6 +41,15 @@ class ListIssued:
     next_update: str
 
 
+@dataclass(frozen=True, slots=True)
+class TenantRegistered:
+    """A tenant and its identity domain; `tenant` is None where no opening tells."""
+
+    index: int
+    tenant: str | None
+    domain: str
+
+
 @dataclass(slots=True)
 class History:
     """State of the world after the last event.
@@ -54,6 +63,7 @@ class History:
         policies: Policy hash in force, by index of the event that activated it.
         revoked_people: (tenant, user) to index, where openings tell.
         revoked_devices: (tenant, device) to index, where openings tell.
+        tenants: All that were registered, in order.
         last: Time of the last event.
     """
 
@@ -65,11 +75,23 @@ class History:
     policies: dict[int, str] = field(default_factory=dict)
     revoked_people: dict[tuple[str, str], int] = field(default_factory=dict)
     revoked_devices: dict[tuple[str, str], int] = field(default_factory=dict)
+    tenants: list[TenantRegistered] = field(default_factory=list)
     last: datetime | None = None
 
     def status(self, key: CertificateKey) -> str:
         """`revoked` or `good`."""
         return "revoked" if key in self.revoked else "good"
+
+    def domains(self, index: int, tenant: str | None) -> set[str]:
+        """Identity domains that certificates of a tenant may name in event `index`.
+
+        One, where openings tell whose event it is and who was registered; else all that can be.
+        """
+        return {
+            item.domain
+            for item in self.tenants
+            if item.index < index and (None in (tenant, item.tenant) or item.tenant == tenant)
+        }
 
     def policy_at(self, index: int) -> str | None:
         """Hash of the policy in force when event `index` happened."""

@@ -8,8 +8,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from kms import wire
-from kms.audit.certificates import X509_ERRORS, Inventory
+from kms.audit.certificates import Inventory
 from kms.audit.findings import Check
+from kms.audit.forms import X509_ERRORS
 from kms.audit.history import History, ListIssued, Revoked
 
 _REASONS = {

@@ -9,7 +9,8 @@ from typing import Any
 
 from kms import wire
 from kms.audit.findings import Check, event
-from kms.audit.history import History, Issued, ListIssued, Revoked
+from kms.audit.forms import FORMS, ROLES
+from kms.audit.history import History, Issued, ListIssued, Revoked, TenantRegistered
 from kms.audit.leaves import parse_leaf
 from kms.audit.names import Names
 from kms.wire import EventType
@@ -46,6 +47,17 @@ DETAIL: dict[EventType, dict[str, type]] = {
 _HELD = {"sensitive": True, "extractable": False}
 """Attributes of every private key that was born on a token (promise P2)."""
 _ORPHAN_REASON = "cessation-of-operation"
+_REVOKING = frozenset(
+    {
+        EventType.CERTIFICATE_ORPHANED,
+        EventType.CERTIFICATE_REVOKED,
+        EventType.DEVICE_REVOKED,
+        EventType.USER_REVOKED,
+    }
+)
+_CERTIFYING = _REVOKING | {kind for form in FORMS.values() for kind in form.events}
+"""Events that certificates may stand in."""
+_DOMAIN = re.compile(r"[a-z0-9.-]{1,253}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -96,6 +108,7 @@ class _Replay:
         self._names = names
         self._hashes: dict[str, int] = {}
         self._devices: dict[tuple[str, str], tuple[str, str]] = {}
+        self._roles: dict[tuple[str, str], str] = {}
         self._unused_numbers: set[tuple[str, int]] = set()
         self._last: tuple[int, wire.Leaf] | None = None
         self._steps: dict[EventType, Callable[[int, wire.Leaf], None]] = {
@@ -103,7 +116,7 @@ class _Replay:
             EventType.KEY_GENERATED: self._key,
             EventType.AUTHORITY_CREATED: self._authority,
             EventType.POLICY_ACTIVATED: self._policy,
-            EventType.CERTIFICATE_ISSUED: self._issued,
+            EventType.CERTIFICATE_ISSUED: self._principal_certified,
             EventType.CERTIFICATE_ORPHANED: self._orphaned,
             EventType.CERTIFICATE_REVOKED: self._certificate_revoked,
             EventType.CRL_ISSUED: self._list,
@@ -111,6 +124,8 @@ class _Replay:
             EventType.DEVICE_ENROLLED: self._enrolled,
             EventType.DEVICE_RENEWED: self._enrolled,
             EventType.DEVICE_REVOKED: self._device_revoked,
+            EventType.PRINCIPAL_REGISTERED: self._principal,
+            EventType.TENANT_REGISTERED: self._tenant,
             EventType.USER_REVOKED: self._user_revoked,
         }
 
@@ -121,6 +136,8 @@ class _Replay:
             self.check.fail(event(index), f"is older than event {self._last[0]} before it")
         self._last = index, leaf
         self.history.last = leaf.time
+        if leaf.certificates and leaf.type not in _CERTIFYING:
+            self.check.fail(event(index), f"{leaf.type} holds certificates; it has none to hold")
         act = self._steps.get(leaf.type)
         if act is not None:
             act(index, leaf)
@@ -169,6 +186,40 @@ class _Replay:
         if good:
             self.history.policies[index] = digest
 
+    def _tenant(self, index: int, leaf: wire.Leaf) -> None:
+        """Every tenant has a domain of its own: it alone tells whose people a name is."""
+        domain = _detail(leaf).get("identity_domain")
+        if not isinstance(domain, str) or not _DOMAIN.fullmatch(domain):
+            message = "tells no identity_domain: whose people certificates name cannot be checked"
+            self.check.fail(event(index), message)
+            return
+        tenant = self._names.of(index, wire.Committed.TENANT)
+        for earlier in self.history.tenants:
+            if earlier.domain == domain:
+                message = f"registers {domain!r}, the domain of event {earlier.index}"
+                self.check.fail(event(index), message)
+            elif tenant is not None and earlier.tenant == tenant:
+                message = f"registers tenant {tenant!r} again, after event {earlier.index}"
+                self.check.fail(event(index), message)
+        self.history.tenants.append(TenantRegistered(index, tenant, domain))
+
+    def _principal(self, index: int, leaf: wire.Leaf) -> None:
+        person, role = self._names.person(index), _detail(leaf).get("role")
+        if person is not None and isinstance(role, str):
+            self._roles[person] = role
+
+    def _principal_certified(self, index: int, leaf: wire.Leaf) -> None:
+        """A principal's certificate is of the profile that is called as its role."""
+        self._issued(index, leaf)
+        person = self._names.person(index)
+        role = None if person is None else self._roles.get(person)
+        if person is None or role is None:
+            return
+        for certificate in leaf.certificates:
+            if certificate.profile in ROLES and certificate.profile != role:
+                message = f"certifies the {role} {person[1]!r} as {certificate.profile}"
+                self.check.fail(event(index), message)
+
     def _issued(self, index: int, leaf: wire.Leaf) -> None:
         self.check.expect(leaf.certificates, event(index), "issues nothing")
         for certificate in leaf.certificates:
@@ -176,6 +227,7 @@ class _Replay:
             self._issue(index, leaf, certificate)
 
     def _issue(self, index: int, leaf: wire.Leaf, certificate: wire.LeafCertificate) -> None:
+        self._check_form(index, leaf, certificate)
         key = certificate.authority, certificate.serial
         if certificate.sha256 is None:
             self.check.fail(event(index), f"releases serial {certificate.serial} without its hash")
@@ -184,6 +236,24 @@ class _Replay:
         if self._hashes.setdefault(certificate.sha256, index) != index:
             self.check.fail(event(index), f"certificate {certificate.sha256} was issued before")
         self.history.issued.setdefault(key, Issued(index, leaf, certificate))
+
+    def _check_form(self, index: int, leaf: wire.Leaf, certificate: wire.LeafCertificate) -> None:
+        """Type of event, authority, profile and slot belong together."""
+        profile = certificate.profile
+        form = FORMS.get(profile)
+        if form is None:
+            self.check.fail(event(index), f"there is no profile {profile!r}")
+            return
+        if leaf.type not in form.events:
+            self.check.fail(
+                event(index), f"{leaf.type} issues no certificates of profile {profile!r}"
+            )
+        if certificate.authority != form.authority:
+            message = f"{certificate.authority!r} issues no certificates of profile {profile!r}"
+            self.check.fail(event(index), message)
+        if form.slotted != (certificate.slot is not None):
+            slot = "needs a slot" if form.slotted else f"fills no slot {certificate.slot!r}"
+            self.check.fail(event(index), f"a certificate of profile {profile!r} {slot}")
 
     def _new_serial(self, index: int, certificate: wire.LeafCertificate) -> None:
         key = certificate.authority, certificate.serial

@@ -231,7 +231,7 @@ def test_a_log_of_many_tiles(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ministry = Ministry()
     ministry.ceremony()
     while len(ministry.log.leaves) < 600:
-        ministry.event(EventType.TENANT_REGISTERED, f"tenant-{len(ministry.log.leaves)}", {})
+        ministry.register(f"tenant-{len(ministry.log.leaves)}")
     folder = ministry.write(tmp_path / "record")
     (tmp_path / "older").write_bytes(ministry.log.checkpoint(257))
     status, out, _ = run(capsys, "verify", folder, "--from", tmp_path / "older")

@@ -40,7 +40,7 @@ def continued(ministry: Ministry) -> None:
     ministry.revoke(EventType.DEVICE_REVOKED, ["bob-phone"], "unspecified")
     second_generation(ministry)
     ministry.publish_all()
-    del ministry.openings[ministry.event(EventType.TENANT_REGISTERED, "defence", {})]
+    del ministry.openings[ministry.register("defence")]
 
 
 def renew(ministry: Ministry, device: str, kind: EventType = EventType.DEVICE_RENEWED) -> int:
@@ -298,11 +298,11 @@ def misnumbered_list(ministry: Ministry) -> None:
 
 def back_in_time(ministry: Ministry) -> None:
     ministry.now -= timedelta(days=1)
-    ministry.event(EventType.TENANT_REGISTERED, "defence", {})
+    ministry.register("defence")
 
 
 def last(ministry: Ministry, change: dict[str, Any]) -> None:
-    ministry.event(EventType.TENANT_REGISTERED, "defence", {})
+    ministry.register("defence")
     relog(ministry, len(ministry.log.leaves) - 1, lambda _: change)
 
 
@@ -331,8 +331,11 @@ MISDEEDS: dict[str, tuple[Misdeed, str]] = {
     "a serial given twice": (same_serial, "was given out by event"),
     "a certificate issued twice": (same_certificate_again, "was issued before"),
     "an orphan released": (orphan_released, "is the orphan of event"),
-    "a certificate in another name": (another_name, "does not name /users/ada/devices/ada-new"),
-    "a name below another": (name_below_another, "does not name /users/ada/devices/ada-new"),
+    "a certificate in another name": (another_name, "does not name user 'ada', as event 25 does"),
+    "a name below another": (
+        name_below_another,
+        "its names are not those of profile 'device-identity'",
+    ),
     "a certificate by another CA": (by_another_authority, "not signed by the authority 'people'"),
     "a serial misdescribed": (misdescribed_serial, "event 25 says 00ff"),
     "a certificate out of time": (out_of_time, "was not valid at its event"),
@@ -489,7 +492,7 @@ def test_the_birth_of_the_key_comes_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ministry = Ministry()
-    ministry.event(EventType.TENANT_REGISTERED, TENANT, {})
+    ministry.register(TENANT)
     _, found, _ = verify(ministry.write(tmp_path / "record"), capsys=capsys)
     assert "beginnings: event 0: the log does not begin with the birth of its key" in found
 

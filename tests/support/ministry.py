@@ -36,6 +36,14 @@ HELD = {
     "sign": True,
 }
 RULES = {"identity": "identity-elliptic", "kem": "kem-hybrid"}
+_CLIENT = ["1.3.6.1.5.5.7.3.2"]
+USAGES = {
+    "device-identity": ["1.3.6.1.5.5.7.3.40"],
+    "messaging-server": _CLIENT,
+    "officer": _CLIENT,
+    "auditor": _CLIENT,
+    "tls-server": ["1.3.6.1.5.5.7.3.1"],
+}
 REASONS = {
     "key-compromise": x509.ReasonFlags.key_compromise,
     "unspecified": x509.ReasonFlags.unspecified,
@@ -73,7 +81,7 @@ class Ministry:
             self.found_authority(name, parent)
         detail = {"name": "sovereign-2026", "hash": self.policy}
         self.event(EventType.POLICY_ACTIVATED, SYSTEM, {}, detail=detail)
-        self.event(EventType.TENANT_REGISTERED, TENANT, {})
+        self.register(TENANT)
         self.event(
             EventType.PRINCIPAL_REGISTERED,
             TENANT,
@@ -110,6 +118,10 @@ class Ministry:
         index = self.log.append(leaf.encode())
         self.openings[index] = openings
         return index
+
+    def register(self, tenant: str, domain: str | None = None) -> int:
+        detail = {"identity_domain": domain or f"id.{tenant}.example"}
+        return self.event(EventType.TENANT_REGISTERED, tenant, {}, detail=detail)
 
     def born(self, label: str, algorithm: str, public_key: bytes, **change: Any) -> None:
         detail = self._birth(label, algorithm, {"public_key_sha256": digest(public_key)} | change)
@@ -150,8 +162,11 @@ class Ministry:
     ) -> tuple[LeafCertificate, bytes]:
         serial = int.from_bytes(os.urandom(16), "big")
         begin, end = self.now - timedelta(minutes=5), self.now + timedelta(days=90)
-        signs = slot != "kem"
-        der = self.cas[authority].issue(public_key, uri, serial, begin, end, signs=signs)
+        signs, usages = slot != "kem", USAGES.get(profile, ())
+        names = [x509.DNSName("kms.example")] if profile == "tls-server" else None
+        der = self.cas[authority].issue(
+            public_key, uri, serial, begin, end, signs=signs, usages=usages, names=names
+        )
         logged = LeafCertificate(authority, wire.serial_hex(serial), profile, slot, digest(der))
         return logged, der
 

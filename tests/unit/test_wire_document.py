@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kms import wire
+from kms.audit.forms import FORMS
 from kms.audit.replay import DETAIL
 from kms.device import ALGORITHMS
 
@@ -30,6 +31,10 @@ def first_column(text: str) -> set[str]:
 
 def test_every_event_type_and_no_other() -> None:
     assert first_column(section(6)) == {kind.value for kind in wire.EventType}
+
+
+def test_every_profile_and_no_other() -> None:
+    assert first_column(section(11)) == set(FORMS)
 
 
 @pytest.mark.parametrize("kind", DETAIL)
