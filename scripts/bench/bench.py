@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +28,6 @@ from places import MODULE, BenchError, Running, Site, make_site, make_token, run
 from kms.device import Device, MessagingServer
 
 ROOT = Path(__file__).resolve().parents[2]
-RAW_SIGN = ROOT / "var" / "build" / "raw_sign"
 RAW_LABEL = "bench-raw"
 BATCH = 100
 BATCH_CONNECTIONS = 4
@@ -144,11 +144,11 @@ def rows(
     service: Running,
     signer: measures.Signer,
     commits: measures.Commits,
-    token: Path,
+    raw: Callable[[float], float],
 ) -> dict[str, Callable[[float], Sample]]:
     """What is measured, in the order of a round."""
     return {
-        report.RAW: lambda seconds: Sample(measures.raw_rate(RAW_SIGN, token, RAW_LABEL, seconds)),
+        report.RAW: lambda seconds: Sample(raw(seconds)),
         report.SIGNER: lambda seconds: Sample(signer.rate(seconds, BATCH)),
         report.BATCH: Enrolments(client, service, "device-identity", "batches"),
         report.BUNDLE: Enrolments(client, service, "device", "batches"),
@@ -180,7 +180,7 @@ def check(site: Site) -> None:
                 raise BenchError(f"an enrolment did not verify: {outcome}")
 
 
-def measure(directory: Path, rounds: int, seconds: float) -> dict[str, Any]:
+def measure(directory: Path, raw_sign: Path, rounds: int, seconds: float) -> dict[str, Any]:
     """Everything; answers what goes into the JSON file."""
     note("setting up tokens, homes and a service")
     token = make_token(directory / "raw-token", RAW_LABEL)
@@ -194,7 +194,8 @@ def measure(directory: Path, rounds: int, seconds: float) -> dict[str, Any]:
         signer = stack.enter_context(measures.signer(signing, people, _STATEMENTS))
         client = stack.enter_context(LoadClient(site))
         check(site)
-        wanted = rows(client, service, signer, commits, token)
+        raw = partial(measures.raw_rate, raw_sign, token, RAW_LABEL)
+        wanted = rows(client, service, signer, commits, raw)
         samples = _rounds(wanted, rounds, seconds)
     stages = _stages(site, seconds)
     return {
@@ -286,12 +287,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each row of a round")
     parser.add_argument("--output", type=Path, default=ROOT / "var" / "bench.json")
+    parser.add_argument("--raw-sign", type=Path, default=ROOT / "var" / "build" / "raw_sign")
     parser.add_argument("--scratch", type=Path, default=ROOT / "var")
     parser.add_argument("--keep", action="store_true", help="leave the scratch directory")
     arguments = parser.parse_args()
     try:
         with scratch(arguments.scratch, keep=arguments.keep) as directory:
-            found = measure(directory, arguments.rounds, arguments.seconds)
+            found = measure(directory, arguments.raw_sign, arguments.rounds, arguments.seconds)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
