@@ -9,7 +9,8 @@ the same head or list is allowed.
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from hsm_drivers.errors import (
@@ -38,7 +39,12 @@ from hsm_drivers.ports import (
 from hsm_drivers.state import SignerState
 from policies.decisions import Protection
 
+Signing = Generator[None, None, list[bytes | HsmError]]
+"""A batch being signed, slice by slice."""
+
 _log = logging.getLogger(__name__)
+SLICE_SECONDS = 0.1
+"""How long a batch is signed before `SignerCore.signing` lets something else happen."""
 _LABEL = re.compile(r"[a-z0-9-]{1,64}")
 
 
@@ -76,9 +82,22 @@ class SignerCore:
 
     def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
         """A signature or an error for each statement, in order; see `ports.StatementSigner`."""
+        work = self.signing(statements)
+        while True:
+            try:
+                next(work)
+            except StopIteration as done:
+                outcomes: list[bytes | HsmError] = done.value
+                return outcomes
+
+    def signing(self, statements: Sequence[Statement]) -> Signing:
+        """As `sign`, with a pause after every `SLICE_SECONDS` of signing; its value is the answer.
+
+        In a pause the core may be asked for anything but to sign or to make a key.
+        """
         outcomes: list[bytes | HsmError] = []
         for start in range(0, len(statements), MAX_BATCH):
-            outcomes += self._sign_batch(statements[start : start + MAX_BATCH])
+            outcomes += yield from self._sign_batch(statements[start : start + MAX_BATCH])
         return outcomes
 
     def keys(self) -> list[KeyRecord]:
@@ -182,7 +201,7 @@ class SignerCore:
                     " connect the right token"
                 )
 
-    def _sign_batch(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
+    def _sign_batch(self, statements: Sequence[Statement]) -> Signing:
         draft = self._state.draft()
         verdicts = [self._judge(statement, draft) for statement in statements]
         intents = [
@@ -204,7 +223,7 @@ class SignerCore:
                 self._state.remember_crls(draft.crls.values())
         except HsmError as error:
             return [error if isinstance(verdict, Checked) else verdict for verdict in verdicts]
-        return self._release(statements, verdicts)
+        return (yield from self._release(statements, verdicts))
 
     def _judge(self, statement: Statement, draft: Draft) -> Checked | HsmError:
         """Refusals are values: one bad statement never sinks the batch."""
@@ -252,11 +271,12 @@ class SignerCore:
 
     def _release(
         self, statements: Sequence[Statement], verdicts: Sequence[Checked | HsmError]
-    ) -> list[bytes | HsmError]:
+    ) -> Signing:
         """Sign what was accepted; once the token is gone, the rest of the batch does not wait."""
         sign = self._driver.sign
         gone: TokenUnavailableError | None = None
         outcomes: list[bytes | HsmError] = []
+        pause = time.monotonic() + SLICE_SECONDS
         for statement, verdict in zip(statements, verdicts, strict=True):
             if isinstance(verdict, HsmError):
                 outcomes.append(verdict)
@@ -264,6 +284,9 @@ class SignerCore:
             if gone is not None:
                 outcomes.append(gone)
                 continue
+            if time.monotonic() >= pause:
+                yield
+                pause = time.monotonic() + SLICE_SECONDS
             try:
                 outcomes.append(sign(statement.key, statement.message))
             except TokenUnavailableError as error:

@@ -7,8 +7,9 @@ Whoever starts it binds the socket, opens driver and state, and calls `serve`:
         serve(driver, checkers, state, listener, ceremony=False, allowed_uids=frozenset({uid}))
     driver.close()
 
-A request is handled whole before the next is read: the PKCS#11 module sees one thread only, and a
-stop (SIGTERM, SIGINT) comes between batches.
+The PKCS#11 module sees one thread only. A batch is signed whole before the next begins, but in
+slices: between them others are told what they ask, so that a large batch on a slow token does not
+look like a wedged signer. A stop (SIGTERM, SIGINT) comes between batches.
 """
 
 import contextlib
@@ -19,7 +20,8 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
 from typing import assert_never
 
 from hsm_drivers import frames
@@ -64,7 +66,13 @@ def serve(
         _Server(core, listener, stop, allowed_uids).run()
 
 
-def answer(core: SignerCore, request: frames.Request) -> frames.Answer:
+Question = frames.ReadKeys | frames.ReadAttributes | frames.ReadJournal | frames.ReadHealth
+"""What is answered at once, in the middle of a batch too."""
+Order = frames.Sign | frames.Generate
+"""What is done in turn, one at a time."""
+
+
+def answer(core: SignerCore, request: Question | frames.Generate) -> frames.Answer:
     """Do what is asked; errors are answers too."""
     try:
         return _answer(core, request)
@@ -72,10 +80,8 @@ def answer(core: SignerCore, request: frames.Request) -> frames.Answer:
         return frames.Failed(request.id, frames.refusal(error))
 
 
-def _answer(core: SignerCore, request: frames.Request) -> frames.Answer:
+def _answer(core: SignerCore, request: Question | frames.Generate) -> frames.Answer:
     match request:
-        case frames.Sign():
-            return _sign(core, request)
         case frames.ReadKeys():
             return frames.KeysRead(request.id, core.keys())
         case frames.ReadAttributes():
@@ -100,16 +106,19 @@ def _spec(request: frames.Generate) -> KeySpec:
     )
 
 
-def _sign(core: SignerCore, request: frames.Sign) -> frames.Signed:
+def carry_out(core: SignerCore, order: Order) -> Generator[None, None, frames.Answer]:
+    """Do what is ordered, with the pauses of `SignerCore.signing`; its value is the answer."""
+    if isinstance(order, frames.Generate):
+        return answer(core, order)
     statements = [
-        Statement(item.key, item.purpose, item.message, item.evidence)
-        for item in request.statements
+        Statement(item.key, item.purpose, item.message, item.evidence) for item in order.statements
     ]
+    outcomes = yield from core.signing(statements)
     return frames.Signed(
-        request.id,
+        order.id,
         [
             outcome if isinstance(outcome, bytes) else frames.refusal(outcome)
-            for outcome in core.sign(statements)
+            for outcome in outcomes
         ],
     )
 
@@ -140,6 +149,8 @@ class _Connection:
         self.sock = sock
         self.received = frames.FrameBuffer()
         self.pending = bytearray()
+        self.ordered = False
+        """Whether an order of it is not yet done."""
 
     def receive(self) -> None:
         """Take what has come."""
@@ -155,11 +166,20 @@ class _Connection:
                 del self.pending[: self.sock.send(self.pending)]
 
 
+@dataclass(slots=True)
+class _Work:
+    """An order of a connection, and how far it is."""
+
+    connection: _Connection
+    steps: Generator[None, None, frames.Answer]
+    begun: bool = False
+
+
 class _Server:
-    """The loop: one request a turn, connections in rotation.
+    """The loop: each turn answers a question of every connection and does a slice of the orders.
 
     Nothing is read from a connection while a request of it waits or an answer is not taken, so
-    that a client can fill no more than one frame of memory.
+    that a client can fill no more than one frame of memory and gets its answers in order.
     """
 
     def __init__(
@@ -176,6 +196,7 @@ class _Server:
         self._selector = selectors.DefaultSelector()
         self._connections: set[_Connection] = set()
         self._backlog: deque[_Connection] = deque()
+        self._orders: deque[_Work] = deque()
 
     def run(self) -> None:
         """Until told to stop."""
@@ -189,17 +210,42 @@ class _Server:
             self._close_all()
 
     def _turn(self) -> bool:
-        """Move bytes, answer one request; False once told to stop."""
-        for key, _ in self._selector.select(0 if self._backlog else None):
+        """Move bytes, answer questions, go on with the first order; False once told to stop."""
+        busy = self._backlog or self._orders
+        for key, _ in self._selector.select(0 if busy else None):
             if key.fileobj is self._stop:
+                self._finish()
                 return False
             if key.fileobj is self._listener:
                 self._accept()
-            elif key.data not in self._backlog:
+            elif not (key.data.ordered or key.data in self._backlog):
                 self._guarded(self._transfer, key.data)
-        if self._backlog:
-            self._guarded(self._answer_next, self._backlog.popleft())
+        for _ in range(len(self._backlog)):
+            self._guarded(self._take_next, self._backlog.popleft())
+        if self._orders:
+            self._work()
         return True
+
+    def _work(self) -> bool:
+        """A slice of the first order; True once that is done and answered."""
+        work = self._orders[0]
+        work.begun = True
+        try:
+            next(work.steps)
+        except StopIteration as done:
+            reply: frames.Answer = done.value
+        else:
+            return False
+        self._orders.popleft()
+        work.connection.ordered = False
+        self._guarded(lambda connection: self._reply(connection, reply), work.connection)
+        return True
+
+    def _finish(self) -> None:
+        """What was begun is journalled, so it is signed and answered; the rest never came."""
+        if self._orders and self._orders[0].begun:
+            while not self._work():
+                pass
 
     def _guarded(self, step: Callable[[_Connection], None], connection: _Connection) -> None:
         """Whatever is wrong with a client ends its connection only."""
@@ -223,11 +269,19 @@ class _Server:
         if not connection.pending:
             self._backlog.append(connection)
 
-    def _answer_next(self, connection: _Connection) -> None:
+    def _take_next(self, connection: _Connection) -> None:
         body = connection.received.next()
         if body is None:
             return
-        connection.pending += _fitting(answer(self._core, frames.decode_request(body)))
+        request = frames.decode_request(body)
+        if isinstance(request, Order):
+            connection.ordered = True
+            self._orders.append(_Work(connection, carry_out(self._core, request)))
+        else:
+            self._reply(connection, answer(self._core, request))
+
+    def _reply(self, connection: _Connection, reply: frames.Answer) -> None:
+        connection.pending += _fitting(reply)
         connection.flush()
         if not connection.pending:
             self._backlog.append(connection)

@@ -27,10 +27,14 @@ def start_signer(softhsm: SoftHsm, tmp_path: Path) -> Iterator[signer.Start]:
     started: list[signer.SignerProcess] = []
 
     def start(
-        *, ceremony: bool = True, uids: tuple[int, ...] | None = None, pin: str | None = None
+        *,
+        ceremony: bool = True,
+        uids: tuple[int, ...] | None = None,
+        pin: str | None = None,
+        slow: float = 0,
     ) -> signer.SignerProcess:
         directory = tmp_path / "signer"
-        process = signer.start(directory, softhsm, ceremony=ceremony, uids=uids, pin=pin)
+        process = signer.start(directory, softhsm, ceremony=ceremony, uids=uids, pin=pin, slow=slow)
         started.append(process)
         return process
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import struct
+import time
 
 from hsm_drivers import frames
 from hsm_drivers.errors import StatementRefusedError
@@ -96,6 +98,39 @@ def test_a_client_that_takes_no_answers_stops_no_one(start_signer: Start) -> Non
     asyncio.run(signs(process))
     assert process.stop() == 0
     greedy.close()
+
+
+SLOW = 0.02
+LARGE = [certificate(b"large %d" % number) for number in range(150)]
+
+
+def test_a_large_batch_on_a_slow_token_keeps_no_one_waiting_for_a_word(start_signer: Start) -> None:
+    """The supervisor's probe asks for the keys: unanswered for long enough, it kills the signer."""
+    process = start_signer(slow=SLOW)
+    asyncio.run(ceremony(process, CA_SPEC))
+    waits: list[float] = []
+
+    async def scenario() -> None:
+        async with client(process) as signer, client(process) as probe, client(process) as other:
+            large = asyncio.create_task(signer.sign(LARGE))
+            journal = process.state / "journal"
+            await asyncio.to_thread(wait_until, lambda: journal.stat().st_size > 0)
+            behind = asyncio.create_task(other.sign([certificate(b"behind")]))
+            while not large.done():
+                asked = time.monotonic()
+                assert await probe.keys()
+                assert (await probe.health()).ready
+                assert not behind.done()
+                waits.append(time.monotonic() - asked)
+            outcomes = [*await large, *await behind]
+            assert all(isinstance(outcome, bytes) for outcome in outcomes)
+            digests = [entry.digest for entry in await probe.journal(0, 1000)]
+            statements = [*LARGE, certificate(b"behind")]
+            assert digests == [hashlib.sha256(item.message).digest() for item in statements]
+
+    asyncio.run(scenario())
+    assert len(waits) > 3
+    assert max(waits) < len(LARGE) * SLOW / 2
 
 
 def test_connections_are_bounded(start_signer: Start) -> None:

@@ -118,14 +118,16 @@ def start(
     ceremony: bool = True,
     uids: tuple[int, ...] | None = None,
     pin: str | None = None,
+    slow: float = 0,
 ) -> SignerProcess:
-    """Start a signer and wait until it listens or has ended."""
+    """Start a signer and wait until it listens or has ended; `slow`: seconds for a signature."""
     directory.mkdir(exist_ok=True)
     job = {
         "directory": str(directory),
         "module": token.module,
         "token": token.label,
         "ceremony": ceremony,
+        "slow": slow,
         "uids": [os.getuid()] if uids is None else list(uids),
     }
     with (directory / "log").open("a") as log:
@@ -186,12 +188,23 @@ async def answers(process: SignerProcess) -> bool:
         return False
 
 
+class SlowDriver(Pkcs11Driver):
+    """A token that takes its time for each signature."""
+
+    seconds = 0.0
+
+    def sign(self, label: KeyLabel, message: bytes) -> bytes:
+        time.sleep(self.seconds)
+        return super().sign(label, message)
+
+
 def main() -> int:
     """As `bootstrap` composes a signer, but with the checkers above."""
     job = json.loads(sys.argv[1])
     directory = Path(job["directory"])
     try:
-        driver = Pkcs11Driver(job["module"], job["token"], Pin(sys.stdin.read()))
+        driver = SlowDriver(job["module"], job["token"], Pin(sys.stdin.read()))
+        driver.seconds = job["slow"]
         state = SignerState(directory / "state")
     except HsmError as error:
         sys.stderr.write(f"{error.code}: {error}\n")

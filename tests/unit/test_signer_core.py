@@ -266,6 +266,23 @@ def test_an_origin_that_is_no_text_is_refused(core: SignerCore) -> None:
     assert kinds(core.sign([odd])) == [StatementRefusedError]
 
 
+def test_a_slow_token_lets_others_ask_between_signatures(
+    core: SignerCore, driver: RecordingDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is journalled before the first pause, and nothing more is while others ask."""
+    monkeypatch.setattr(core_module, "SLICE_SECONDS", 0)
+    work = core.signing([certificate(b"1"), checkpoint(5), certificate(b"bad"), certificate(b"2")])
+    for signed in range(3):
+        next(work)
+        assert len(driver.seen) == signed
+        assert core.health().ready
+        assert [entry.counter for entry in core.journal(0, 9)] == [1, 2, 3]
+        assert len(core.keys()) == 2
+    with pytest.raises(StopIteration) as done:
+        next(work)
+    assert kinds(done.value.value) == [bytes, bytes, StatementRefusedError, bytes]
+
+
 def test_large_batches_are_cut(core: SignerCore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_module, "MAX_BATCH", 10)
     outcomes = core.sign([certificate(b"%d" % number) for number in range(25)])
