@@ -141,7 +141,7 @@ class Commits:
         path = directory / "ledger.db"
         path.touch(mode=0o600)
         url = f"sqlite:///{path}"
-        migrate(url)
+        migrate(url, create=True)
         self._ledger = SqlLedger(url)
         self._ledger.open_log(LogId(1), "log.bench.example/1", "log-1", "vkey")
         self._events = EventFactory("log.bench.example/1", SystemIds())
