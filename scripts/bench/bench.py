@@ -7,6 +7,7 @@ judged. Prints a table, writes JSON.
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -186,7 +187,7 @@ def measure(directory: Path, raw_sign: Path, rounds: int, seconds: float) -> dic
     token = make_token(directory / "raw-token", RAW_LABEL)
     site, signing = make_site(directory / "service"), make_site(directory / "signer")
     commits = measures.Commits(directory / "commits")
-    load_before = _load_average()
+    quiet = Quiet()
     with ExitStack() as stack:
         stack.callback(commits.close)
         service = stack.enter_context(running(site, serve_command()))
@@ -202,7 +203,7 @@ def measure(directory: Path, raw_sign: Path, rounds: int, seconds: float) -> dic
         "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "rounds": rounds,
         "seconds": seconds,
-        "machine": machine() | {"load_before": load_before, "load_after": _load_average()},
+        "machine": machine() | quiet.shares(),
         "rows": {name: report.summary(name, samples) for name in wanted},
         "samples": [{name: asdict(one) for name, one in each.items()} for each in samples],
         "stages": stages,
@@ -260,8 +261,32 @@ def _pretty_name() -> str:
     return platform.freedesktop_os_release().get("PRETTY_NAME", "unknown")
 
 
-def _load_average() -> float:
-    return float(Path("/proc/loadavg").read_text(encoding="ascii").split()[0])
+class Quiet:
+    """How much of the machine others took while the benchmark ran."""
+
+    def __init__(self) -> None:
+        self._began = self._look()
+
+    def shares(self) -> dict[str, float]:
+        """Shares of all CPU time since: of other processes, and what the host withheld."""
+        total, busy, stolen, own = (
+            now - then for now, then in zip(self._look(), self._began, strict=True)
+        )
+        return {"others": max(0.0, busy - own) / total, "stolen": stolen / total}
+
+    @staticmethod
+    def _look() -> tuple[float, float, float, float]:
+        """Seconds in all, busy and stolen (proc(5): stat), and of this process and its children.
+
+        Children count once they have ended, with all of theirs.
+        """
+        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+        user, nice, system, idle, waiting, irq, softirq, stolen = map(int, fields)
+        busy = user + nice + system + irq + softirq
+        tick = os.sysconf("SC_CLK_TCK")
+        own = sum(os.times()[:4])
+        total = busy + idle + waiting + stolen
+        return total / tick, busy / tick, stolen / tick, own
 
 
 @contextmanager

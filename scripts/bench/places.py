@@ -24,6 +24,7 @@ TENANT = "ministry"
 """Of the development client `messenger`."""
 _START_SECONDS = 60.0
 _STOP_SECONDS = 45.0
+_LAST_LINES = 30
 _LABEL = "kms-bench"
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -213,7 +214,8 @@ def _await_ready(process: subprocess.Popen[bytes], site: Site) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while not _ready(site.operator):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise BenchError(f"the service did not start; see {site.log}")
+            told = site.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            raise BenchError("\n".join(["the service did not start:", *told[-_LAST_LINES:]]))
         time.sleep(0.05)
 
 

@@ -77,8 +77,17 @@ def table(found: Mapping[str, Any]) -> str:
         *_requests(found["rows"]),
         "",
         *_stages(found["stages"]),
+        "",
+        _conditions(found["machine"]),
     ]
     return "\n".join(lines)
+
+
+def _conditions(machine: Mapping[str, Any]) -> str:
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores; others took {100 * machine['others']:.0f} %"
+        f" of it meanwhile, the host withheld {100 * machine['stolen']:.0f} %"
+    )
 
 
 def _requests(rows: Mapping[str, Any]) -> list[str]:

@@ -34,7 +34,7 @@ STAGES = {
     ),
     "decide": (
         "kms.services.enrolment_orders:EnrolmentOrders._decide",
-        "kms.services.enrolment_orders:EnrolmentOrders._refuse_reuse",
+        "kms.services.enrolment_orders:refuse_reuse",
     ),
     "keys": ("kms.services.key_checks:KeyChecks.accept",),
     "reserve": ("kms.services.enrolment_orders:EnrolmentOrders._reserve",),
