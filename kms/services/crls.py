@@ -19,8 +19,10 @@ from kms.domain.records import (
     Reason,
     Role,
 )
+from kms.services.answers import Answer, AnswerSpec, render
 from kms.services.core import ActiveAuthority, Core, sign_all
 from kms.services.errors import SignerUnavailableError, UnavailableError
+from kms.services.idempotency import Call
 from kms.services.ports import Conflict, EventDraft, Insert, Replace, Unit
 from kms.wire import Committed, EventType, timestamp
 from pki.crl import RevokedEntry
@@ -67,6 +69,7 @@ class Crls:
                 Crl,
                 tenant=SYSTEM_TENANT,
                 authority=name,
+                shard=0,
                 order=("number",),
                 descending=True,
                 after=after,
@@ -108,8 +111,15 @@ class Crls:
             or not oldest < current.record.this_update <= now
         ]
 
-    async def publish(self, name: str, actor: Caller = SERVICE) -> Published:
+    async def publish(
+        self, name: str, actor: Caller = SERVICE, request: Call | None = None
+    ) -> Published:
         """Make, log and publish a new list of one authority.
+
+        Args:
+            name: Authority.
+            actor: Who ordered it.
+            request: The call that did, if it is to be answered once.
 
         Raises:
             SignerUnavailableError: The signer is away; the old list stands.
@@ -128,7 +138,16 @@ class Crls:
             )
             (signature,) = await sign_all(self._core.signer, [prepared.statement])
             der = prepared.complete(signature)
-            return await self._commit(reserved, der, len(entries), actor)
+            return await self._commit(reserved, der, len(entries), actor, request)
+
+    async def answer(self, request: Call, name: str) -> Answer:
+        """Publish on an officer's order; sent again, the same list is answered again.
+
+        Raises:
+            SignerUnavailableError: As `publish` says.
+        """
+        published = await self.publish(name, request.caller, request)
+        return render(_spec(published.record), None)
 
     async def _spent(self, authority: ActiveAuthority) -> int:
         """The last number that the signer signed: an older ledger may not know it.
@@ -148,7 +167,7 @@ class Crls:
         now = self._core.clock.now()
         name = authority.record.name
         last = self._core.ledger.find(
-            Crl, tenant=SYSTEM_TENANT, authority=name, descending=True, limit=1
+            Crl, tenant=SYSTEM_TENANT, authority=name, shard=0, descending=True, limit=1
         )
         record = Crl(
             tenant=SYSTEM_TENANT,
@@ -189,10 +208,13 @@ class Crls:
             if record.not_after >= since
         ]
 
-    async def _commit(self, reserved: Crl, der: bytes, entries: int, actor: Caller) -> Published:
+    async def _commit(
+        self, reserved: Crl, der: bytes, entries: int, actor: Caller, request: Call | None
+    ) -> Published:
         event = self._event(reserved, der, entries, actor)
         record = replace(reserved, der=der, entries=entries, event=event.event)
-        unit = Unit(changes=(Replace(record, expected=reserved),), events=(event,))
+        once = None if request is None else request.record(self._core.clock, _spec(record).encode())
+        unit = Unit((Replace(record, expected=reserved),), (event,), once)
         outcome = await self._core.sequencer.commit(unit)
         if isinstance(outcome, Conflict):
             raise UnavailableError(f"the CRL of {reserved.authority} was made meanwhile")
@@ -222,3 +244,17 @@ class Crls:
             record.authority, record.number, record.entries, record.this_update.timestamp()
         )
         return published
+
+
+def _spec(record: Crl) -> AnswerSpec:
+    """What an officer is answered: everything about the list but its bytes, which are public."""
+    return AnswerSpec.of(
+        201,
+        {
+            "authority": record.authority,
+            "number": record.number,
+            "this_update": timestamp(record.this_update),
+            "next_update": timestamp(record.next_update),
+            "entries": record.entries,
+        },
+    )
