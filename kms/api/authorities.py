@@ -6,12 +6,10 @@ from fastapi import APIRouter, Path, Response
 
 from kms.api import answer_schemas as answers
 from kms.api import documents, schemas
-from kms.api.handling import Asking, answer, encoded
+from kms.api.handling import Asking, answer
 from kms.api.openapi import refusals, takes
 from kms.domain.authorisation import Action
-from kms.services.answers import Answer
 from kms.services.errors import NotFoundError
-from kms.services.idempotency import Call
 
 router = APIRouter(tags=["authorities"])
 
@@ -40,15 +38,10 @@ async def list_authorities(asked: Asking) -> Response:
 async def publish_crl(
     asked: Asking, name: Annotated[str, Path(pattern=r"^[a-z0-9-]{1,64}$")]
 ) -> Response:
-    """Publish a new CRL now. Sent again, it publishes another one: no harm is done."""
+    """Publish a new CRL now."""
     asked.require(Action.PUBLISH_CRL)
     asked.read(schemas.NothingBody)
     services = asked.services
     if services.core.authorities.get(name) is None:
         raise NotFoundError("there is no such authority", field="name")
-
-    async def publish(_call: Call) -> Answer:
-        published = await services.crls.publish(name, asked.caller)
-        return Answer(201, encoded({"authority": name, **documents.crl(published)}))
-
-    return await asked.once(publish)
+    return await asked.once(lambda call: services.crls.answer(call, name))

@@ -111,11 +111,6 @@ Asking = Annotated[Asked, Depends(_asked)]
 """Parameter of a handler that works with the authenticated request."""
 
 
-def encoded(document: dict[str, Any]) -> bytes:
-    """The JSON bytes of a document."""
-    return _encoder.encode(document)
-
-
 def answer(document: dict[str, Any]) -> Response:
     """A document that was read, as the answer."""
     return _json(_encoder.encode(document), 200)

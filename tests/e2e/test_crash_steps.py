@@ -149,10 +149,10 @@ class Ministry:
         self.die(point, 1, lambda: self.post(path, {"reason": "key-compromise"}))
 
     def publish(self, point: str) -> None:
-        answer = self.die(
-            point, 1, lambda: self.officer.until_answered("/v1/authorities/people/crl", {})
-        )
+        path, key = "/v1/authorities/people/crl", secrets.token_hex(8)
+        answer = self.die(point, 1, lambda: self.officer.until_answered(path, {}, key))
         assert answer.status == 201, answer.body
+        assert self.officer.until_answered(path, {}, key).body == answer.body
 
     def certify(self, point: str) -> None:
         """A server's certificate, and a client that comes back with another request instead."""
