@@ -10,8 +10,6 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from pki.chains import certificate_info
-
 from kms.domain.authorisation import Action, Caller, may, reaches
 from kms.domain.records import (
     SYSTEM_TENANT,
@@ -30,6 +28,7 @@ from kms.services.errors import (
     UnauthenticatedError,
     UnknownPrincipalError,
 )
+from pki.chains import certificate_info
 from pki.errors import PkiError
 
 STALE_SECONDS = 1.0
