@@ -23,7 +23,7 @@ demo: ## from an empty token to certified devices on a verified log, in var/demo
 test: ## everything: lint, types, import directions, all tests
 	@scripts/setup.sh test
 	@scripts/static.sh
-	@$(PYTEST) -q -n 2
+	@$(PYTEST) -q -n 2 -m "not slow"
 
 check: ## the quick part of it: lint, types, import directions, unit tests
 	@scripts/setup.sh test
