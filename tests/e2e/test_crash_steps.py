@@ -172,7 +172,9 @@ class Ministry:
             self.enrol(point, at="order" if kind == "order" else "proofs")
         elif kind == "batch":
             # In the middle of the batch, where the step is passed for each of its items.
-            self.enrol_batch(point, 3 if point.endswith(("people-1.sign", ".signed")) else 1)
+            self.enrol_batch(
+                point, 3 if point.endswith(("people-1.sign", "people-1.signed")) else 1
+            )
         elif kind == "revoke":
             self.revoke(point)
         elif kind == "certify":
