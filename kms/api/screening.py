@@ -4,7 +4,7 @@ Every place where a request carries content is searched: path, query, headers, a
 the body. Nothing of what is found is kept, echoed or logged, not even where it was.
 """
 
-import re
+from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote, unquote_plus
@@ -14,12 +14,12 @@ from starlette.types import Scope
 from kms.api import strict_json
 from kms.api.errors import MalformedJsonError
 from kms.services.errors import PrivateKeyMaterialError
-from pki.private_material import LEAST, find_private_key
+from pki.private_material import find_private_key
+from pki.private_structures import LEAST
 
 _MAX_SEGMENTS = 32
 _JWK_PRIVATE = frozenset({"d", "k", "priv", "p", "q", "dp", "dq", "qi", "oth"})
 """Private members of RFC 7518 chapter 6, RFC 8037 and the AKP keys of RFC 9964."""
-_SEPARATORS = re.compile(r"[=&;,\s\"]+")
 
 
 def screen_target(scope: Scope) -> None:
@@ -29,13 +29,13 @@ def screen_target(scope: Scope) -> None:
         PrivateKeyMaterialError: One of them carries a private key.
     """
     refuse(_tails(scope["path"]))
+    if b"%" in scope.get("raw_path", b""):  # bytes that are no UTF-8 are lost in the path
+        refuse(_tails(scope["raw_path"].decode("latin-1")))
     query: bytes = scope["query_string"]
     if query:
         text = query.decode("latin-1")
-        refuse(_pieces(unquote(text)))
-        refuse(_pieces(unquote_plus(text)))
-    for _, value in scope["headers"]:
-        refuse(_pieces(value.decode("latin-1")))
+        refuse((text, unquote(text), unquote_plus(text)))
+    refuse(value.decode("latin-1") for _, value in scope["headers"])
 
 
 def _tails(path: str) -> Iterator[str]:
@@ -44,13 +44,6 @@ def _tails(path: str) -> Iterator[str]:
     for start, segment in enumerate(segments):
         yield segment
         yield "/".join(segments[start:])
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """A text, and what stands between its separators: `name=value` hides where the value begins."""
-    yield text
-    if len(text) >= LEAST:
-        yield from _SEPARATORS.split(text)
 
 
 def screen_body(body: bytes) -> Any:
@@ -70,7 +63,7 @@ def screen_body(body: bytes) -> Any:
     except MalformedJsonError:
         refuse([body])
         raise
-    _refuse_key_objects(value)
+    _refuse_containers(value)
     return value
 
 
@@ -95,11 +88,11 @@ def _refusal(kind: str) -> PrivateKeyMaterialError:
     )
 
 
-def _refuse_key_objects(value: Any) -> None:
-    """Refuse objects that call themselves keys and have a private member, however deep they stand.
+def _refuse_containers(value: Any) -> None:
+    """Refuse what no single string shows: private JWKs as objects, and keys in pieces.
 
     Raises:
-        PrivateKeyMaterialError: There is one.
+        PrivateKeyMaterialError: There is one, however deep it stands.
     """
     level = [value]
     while level:
@@ -108,7 +101,29 @@ def _refuse_key_objects(value: Any) -> None:
             if isinstance(item, dict):
                 if "kty" in item and not _JWK_PRIVATE.isdisjoint(item):
                     raise _refusal("JWK")
-                below += item.values()
+                members = list(item.values())
             elif isinstance(item, list):
-                below += item
+                members = item
+                refuse(_lines(members))
+            else:
+                continue
+            refuse(_octets(members))
+            below += members
         level = below
+
+
+def _lines(items: list[Any]) -> Iterator[str]:
+    """A list of strings as one text."""
+    if len(items) > 1 and all(isinstance(item, str) for item in items):
+        yield "\n".join(items)
+
+
+def _octets(items: list[Any]) -> Iterator[bytes]:
+    """Numbers as the bytes that they may be, signed or not."""
+    if len(items) < LEAST or not isinstance(items[0], int):
+        return
+    for kind in ("B", "b"):
+        try:
+            yield array(kind, items).tobytes()
+        except (TypeError, OverflowError):
+            continue

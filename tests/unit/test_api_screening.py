@@ -2,6 +2,7 @@
 
 import base64
 import json
+import textwrap
 import time
 from collections.abc import Callable
 from typing import Any
@@ -120,6 +121,52 @@ def test_in_path_query_and_headers(name: str):
 @pytest.mark.parametrize("name", TEXTS)
 def test_in_a_body_that_is_not_json(name: str):
     refused(TEXTS[name].encode())
+
+
+PIECES: dict[str, Callable[[bytes], Any]] = {
+    "numbers": list,
+    "signed numbers": lambda data: [(octet ^ 0x80) - 0x80 for octet in data],
+    "numbered": lambda data: {str(place): octet for place, octet in enumerate(data)},
+    "a buffer": lambda data: {"type": "Buffer", "data": list(data)},
+    "chunks": lambda data: textwrap.wrap(base64.b64encode(data).decode(), 16),
+    "hex chunks": lambda data: textwrap.wrap(data.hex(), 2),
+    "a name in front": lambda data: "key=" + base64.b64encode(data).decode(),
+    "characters": lambda data: data.decode("latin-1"),
+}
+
+
+@pytest.mark.parametrize("how", PIECES)
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_in_pieces(name: str, how: str):
+    value = PIECES[how](STRUCTURES[name])
+    for body in (value, {"items": [{"public_key": value}]}, [[value]]):
+        refused(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("how", PIECES)
+def test_public_things_in_pieces_pass(how: str):
+    spki = _RSA.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    for data in (spki, bytes(range(256)), b"\xff" * 100):
+        screening.screen_body(json.dumps({"items": [PIECES[how](data)]}).encode())
+
+
+@pytest.mark.parametrize("items", [[1] * 99 + [value] for value in (256, -129, 10**30, 0.5, "x")])
+def test_numbers_that_are_no_bytes_pass(items: list[Any]):
+    assert screening.screen_body(json.dumps(items).encode()) == items
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_percent_encoded_bytes(name: str):
+    """DER is no UTF-8: what a server makes of the path has lost it."""
+    encoded = quote(STRUCTURES[name])
+    for where in (
+        scope(query=encoded),
+        scope(query="key=" + encoded),
+        scope(header=encoded),
+        scope(path="/v1/users/\ufffd/devices") | {"raw_path": f"/v1/users/{encoded}/x".encode()},
+    ):
+        with pytest.raises(PrivateKeyMaterialError):
+            screening.screen_target(where)
 
 
 def test_a_private_jwk_as_an_object():

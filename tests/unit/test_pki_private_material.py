@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, mldsa, mlkem
@@ -48,6 +49,12 @@ def wrapped(data: bytes) -> str:
     return "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
 
 
+def pieces(text: str, size: int, between: str) -> str:
+    return between.join(text[at : at + size] for at in range(0, len(text), size))
+
+
+SPKI = pki.public("ECDSA-P256").spki
+
 DRESSES: dict[str, Callable[[bytes], bytes | str]] = {
     "bytes": lambda data: data,
     "base64": lambda data: base64.b64encode(data).decode(),
@@ -73,7 +80,67 @@ DRESSES: dict[str, Callable[[bytes], bytes | str]] = {
     "hex of base64": lambda data: base64.b64encode(data).hex(),
     "base64 of hex": lambda data: base64.b64encode(data.hex().encode()).decode(),
     "followed by more": lambda data: data + b"more",
+    "base64 after a name": lambda data: "key=" + base64.b64encode(data).decode(),
+    "base64url after a name": lambda data: (
+        "x=" + base64.urlsafe_b64encode(data).decode().rstrip("=")
+    ),
+    "hex after a name": lambda data: "key=" + data.hex(),
+    "base64 after a version": lambda data: "v1/" + base64.b64encode(data).decode(),
+    "base64url after two labels": lambda data: (
+        "device-7_" + base64.urlsafe_b64encode(data).decode()
+    ),
+    "hex after a label": lambda data: "device-" + data.hex(),
+    "hex with 0X": lambda data: "0X" + data.hex().upper(),
+    "hex in words": lambda data: pieces(data.hex(), 8, " "),
+    "hex in pieces": lambda data: pieces(data.hex(), 16, ",\n  "),
+    "list with 0x": lambda data: ", ".join(f"0x{octet:02x}" for octet in data),
+    "list with 0X in braces": lambda data: "{" + ",".join(f"0X{octet:X}" for octet in data) + "}",
+    "list with backslashes": lambda data: "".join(f"\\x{octet:02x}" for octet in data),
+    "numbers": lambda data: " ".join(map(str, data)),
+    "numbers in JSON": lambda data: json.dumps(list(data), indent=2),
+    "signed numbers": lambda data: json.dumps([(octet ^ 0x80) - 0x80 for octet in data]),
+    "characters": lambda data: data.decode("latin-1"),
+    "percent-encoded": lambda data: "".join(f"%{octet:02X}" for octet in data),
+    "percent-encoded base64": lambda data: quote(base64.b64encode(data), safe=""),
+    "chunks with spaces": lambda data: pieces(base64.b64encode(data).decode(), 16, " "),
+    "chunks with newlines": lambda data: pieces(base64.b64encode(data).decode(), 16, "\n"),
+    "chunks with commas": lambda data: pieces(base64.b64encode(data).decode(), 16, ","),
+    "chunks in JSON": lambda data: json.dumps(
+        pieces(base64.b64encode(data).decode(), 16, " ").split()
+    ),
+    "chunks in JSON in JSON": lambda data: json.dumps(
+        {"a": pieces(json.dumps(base64.b64encode(data).decode())[1:-1], 16, '", "')}
+    ),
+    "UTF-16 in base64": lambda data: base64.b64encode(
+        base64.b64encode(data).decode().encode("utf-16-le")
+    ).decode(),
+    "behind a public key": lambda data: SPKI + data,
+    "behind a public key in base64": lambda data: base64.b64encode(SPKI + data).decode(),
+    "behind a public key in hex": lambda data: (SPKI + data).hex(),
+    "behind a public key's base64": lambda data: (
+        base64.b64encode(SPKI).decode() + base64.b64encode(data).decode()
+    ),
 }
+
+INSIDE: dict[str, Callable[[bytes], bytes | str]] = {
+    "behind a raw public key": lambda data: bytes(range(64, 129)) + data,
+    "behind a raw public key in base64": lambda data: base64.b64encode(
+        bytes(range(64, 129)) + data
+    ).decode(),
+    "between": lambda data: b"\x30\x82\xff" + data + bytes(9),
+    "after letters": lambda data: "mykey" + base64.b64encode(data).decode(),
+    "after letters, without padding": lambda data: (
+        "thekey" + base64.urlsafe_b64encode(data).decode().rstrip("=") + "x"
+    ),
+    "after a long label": lambda data: "a-long/label-" * 9 + base64.b64encode(data).decode(),
+    "chunks after words": lambda data: (
+        "this is my key " + pieces(base64.b64encode(data).decode(), 16, " ") + " thank you"
+    ),
+    "base64 of two": lambda data: (
+        (base64.b64encode(SPKI).decode().rstrip("=") * 2) + base64.b64encode(data).decode()
+    ),
+}
+"""Dresses that nothing tells but the structure inside."""
 
 
 def structures(name: str) -> dict[str, bytes]:
@@ -99,6 +166,16 @@ def test_private_keys_are_found_in_every_dress(name: str, kind: str, dress: str)
     assert find_private_key(DRESSES[dress](structures(name)[kind])) == kind
 
 
+@pytest.mark.parametrize("dress", INSIDE)
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_structures_are_found_behind_anything(name: str, kind: str, dress: str):
+    data = structures(name)[kind]
+    for before in ("", "a", "ab", "abc"):
+        value = INSIDE[dress](data)
+        value = before.encode() + value if isinstance(value, bytes) else before + value
+        assert find_private_key(value) == kind
+
+
 @pytest.mark.parametrize("password", [None, b"password"])
 @pytest.mark.parametrize("name", PRIVATE)
 def test_pem_is_found_alone_in_text_and_encoded(name: str, password: bytes | None):
@@ -114,6 +191,12 @@ def test_pem_is_found_alone_in_text_and_encoded(name: str, password: bytes | Non
         base64.b64encode(pem).decode(),
         pem.hex(),
         text.replace("\n", "\r\n"),
+        quote(text),
+        "key=" + base64.b64encode(pem).decode(),
+        base64.b64encode(f"Schlüssel:\n{text}".encode()).decode(),
+        base64.b64encode(text.encode("utf-16")).decode(),
+        json.dumps(list(pem)),
+        b"\xff" + pem,
     ):
         assert find_private_key(value) == "PEM"
 
@@ -133,7 +216,7 @@ def test_pkcs12_is_found(password: bytes | None):
     data = pkcs12.serialize_key_and_certificates(
         b"name", pki.private("ECDSA-P256"), None, None, encryption
     )
-    for dress in DRESSES.values():
+    for dress in (DRESSES | INSIDE).values():
         assert find_private_key(dress(data)) == "PKCS#12"
     indefinite = b"\x30\x80" + data[4:] + b"\x00\x00"
     assert find_private_key(indefinite) == "PKCS#12"
@@ -209,6 +292,11 @@ def test_private_jwks_are_found(jwk: dict[str, str]):
         assert find_private_key(text.encode()) == "JWK", text
 
 
+@pytest.mark.parametrize("text", ["AGE-SECRET-KEY-1" + "Q" * 58, "v=AGE-SECRET-KEY-1" + "Q" * 58])
+def test_age_is_found(text: str):
+    assert find_private_key(text) == "PEM"
+
+
 def test_putty_is_found():
     text = "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\nPrivate-Lines: 1\nAAAA\n"
     assert find_private_key(text) == "PEM"
@@ -239,16 +327,16 @@ def public_material() -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.parametrize("dress", DRESSES)
+@pytest.mark.parametrize("dress", DRESSES | INSIDE)
 def test_public_material_is_left_alone(dress: str):
     for name, data in public_material().items():
-        assert find_private_key(DRESSES[dress](data)) is None, name
+        assert find_private_key((DRESSES | INSIDE)[dress](data)) is None, name
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=5000))
 def test_random_bytes_are_left_alone(data: bytes):
-    for dress in DRESSES.values():
+    for dress in (DRESSES | INSIDE).values():
         assert find_private_key(dress(data)) is None
 
 
@@ -275,6 +363,18 @@ def test_ordinary_values_are_left_alone(value: str):
     assert find_private_key(value.encode()) is None
 
 
+@settings(deadline=None)
+@given(st.binary(min_size=20, max_size=64))
+def test_labelled_random_values_are_left_alone(data: bytes):
+    for label in ("", "v1/", "device-", "a/b/c/d/e/", "x=", "id_"):
+        for text in (
+            base64.b64encode(data).decode(),
+            base64.urlsafe_b64encode(data).decode().rstrip("="),
+            data.hex(),
+        ):
+            assert find_private_key(label + text) is None
+
+
 def test_ecdsa_signatures_with_small_numbers_are_left_alone():
     for r in (0, 1, 3):
         signature = der.sequence(der.integer(r), der.integer((1 << 520) + 1))
@@ -299,6 +399,28 @@ def test_the_library_signs_what_is_tested():
         "\n",
         "a" * 45 + ".",
         "é",
+        "a/a-a_a/" + "a" * 45 + ".",
+        "0x3,",
+        "0X30",
+        "\\x30",
+        "30:",
+        "30 ",
+        "30" + " " * 40,
+        "30 82 0 ",
+        "48,",
+        "1" + "\n" * 40 + "x",
+        "-1, " * 33 + "256, ",
+        "%30",
+        "%",
+        "=",
+        "-",
+        "/",
+        ",",
+        "AgEA",
+        "AgEAMIGH",
+        "MIGHAgEAMBMG",
+        "\\n",
+        "\0",
     ],
 )
 def test_long_values_take_time_in_proportion(piece: str):
