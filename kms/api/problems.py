@@ -13,8 +13,8 @@ import msgspec
 from kms.api import errors as http
 from kms.services import errors as use_case
 from kms.services.errors import KmsError, LogUnavailableError, Retry
+from kms.services.head_signer import LogRolledBackError
 from kms.services.ports import LedgerUnavailableError
-from kms.services.sequencer import LogRolledBackError
 
 TYPE_PREFIX = "urn:sovereign-kms:problem:"
 MEDIA_TYPE = "application/problem+json"

@@ -19,7 +19,7 @@ from kms.services.errors import (
     SignerUnavailableError,
     StateError,
 )
-from kms.services.sequencer import LogRolledBackError
+from kms.services.head_signer import LogRolledBackError
 from kms.storage.faulty import Fault as LedgerFault
 from kms.storage.faulty import FaultyLedger
 from kms.storage.memory import MemoryLedger
