@@ -39,9 +39,9 @@ _ESCAPED = ("\\n", "\\r", "\\t")
 _HEX = re.compile(r"(?:0[xX])?([0-9A-Fa-f]{68,})")
 _HEX_PREFIXED = re.compile(r"(?:0[xX]|\\x)([0-9A-Fa-f]+)")
 _HEX_LIST = re.compile(
-    r"(?<![0-9A-Za-z])(?:[0-9A-Fa-f]{2})++(?:[\s:,;-]++(?:[0-9A-Fa-f]{2})++(?![0-9A-Za-z]))++"
+    r"(?<![0-9A-Za-z])(?:[0-9A-Fa-f]{2})+(?:[\s:,;-]+(?:[0-9A-Fa-f]{2})+(?![0-9A-Za-z]))+"
 )
-_DECIMAL_LIST = re.compile(r"(?<![\w.-])-?[0-9]{1,3}+(?:[\s,;]++-?[0-9]{1,3}+(?![\w.]))++")
+_DECIMAL_LIST = re.compile(r"(?<![\w.-])-?[0-9]{1,3}(?:[\s,;]+-?[0-9]{1,3}(?![\w.]))+")
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 _CONTROLS = bytes(range(1, 9)) + bytes(range(14, 32))  # not NUL: UTF-16 has many
 _URL_SAFE = str.maketrans("-_", "+/")
