@@ -33,7 +33,7 @@ from kms.domain.records import (
     Standing,
     Tenant,
 )
-from kms.services.ceremony_plan import LOG_ALGORITHM, AuthorityPlan, Plan
+from kms.services.ceremony_plan import AuthorityPlan, Plan
 from kms.services.checkpoint_checker import log_constraints
 from kms.services.core import ROOT, Core, sign_all
 from kms.services.crls import Crls
@@ -47,6 +47,7 @@ from pki.chains import certificate_info
 from pki.keys import parse_public_key
 from pki.names import Subject
 from policies.algorithms import algorithm
+from policies.choices import LOG_KEY
 from policies.decisions import Protection, Question, Use, decide
 
 FIRST_LOG = LogId(1)
@@ -276,7 +277,7 @@ async def open_log(
     record = known.get(label) or await signer.generate(
         KeySpec(
             label=label,
-            algorithm=LOG_ALGORITHM,
+            algorithm=LOG_KEY,
             purposes=(Purpose.CHECKPOINT,),
             constraints={Purpose.CHECKPOINT: log_constraints(plan.log_name)},
         )

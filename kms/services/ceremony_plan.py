@@ -9,9 +9,7 @@ from typing import Any
 from kms.services.core import INFRASTRUCTURE, PEOPLE, ROOT
 from kms.wire import canonical
 from pki.names import Subject
-
-LOG_ALGORITHM = "Ed25519"
-"""The algorithm of C2SP log signatures; the witness network demands it."""
+from policies.choices import ISSUING_KEY, LOG_KEY, ROOT_KEY
 
 MAX_YEARS = 20
 
@@ -56,7 +54,7 @@ class Plan:
     def document(self) -> dict[str, Any]:
         """JSON form, for people to read and for the hash."""
         return {
-            "log": {"name": self.log_name, "label": self.log_label, "algorithm": LOG_ALGORITHM},
+            "log": {"name": self.log_name, "label": self.log_label, "algorithm": LOG_KEY},
             "organization": self.organization,
             "identity_domain": self.identity_domain,
             "authorities": [
@@ -73,9 +71,9 @@ class Plan:
 
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    ROOT: {"algorithm": "ECDSA-P384", "years": 20, "common_name": "Root CA"},
-    PEOPLE: {"algorithm": "ECDSA-P256", "years": 10, "common_name": "People CA"},
-    INFRASTRUCTURE: {"algorithm": "ECDSA-P256", "years": 10, "common_name": "Infrastructure CA"},
+    ROOT: {"algorithm": ROOT_KEY, "years": 20, "common_name": "Root CA"},
+    PEOPLE: {"algorithm": ISSUING_KEY, "years": 10, "common_name": "People CA"},
+    INFRASTRUCTURE: {"algorithm": ISSUING_KEY, "years": 10, "common_name": "Infrastructure CA"},
 }
 
 
