@@ -3,7 +3,7 @@
 The order is the promise: a signature exists only after its statement was accepted, its journal
 entry is durable and the new head of a log or number of a CRL is remembered durably. A crash
 anywhere leaves at most entries, heads and numbers of signatures that nobody got; asking again for
-the same head or list is allowed.
+the same head or list is allowed. A signature that is found to be wrong is one that nobody gets.
 """
 
 import hashlib
@@ -37,6 +37,7 @@ from hsm_drivers.ports import (
     StatementChecker,
 )
 from hsm_drivers.state import SignerState
+from hsm_drivers.verification import Signed, Verification, verifiable
 from policies.decisions import Protection
 
 Signing = Generator[None, None, list[bytes | HsmError]]
@@ -79,6 +80,7 @@ class SignerCore:
         self._state = state
         self._ceremony = ceremony
         self._now = now
+        self._verification = Verification()
 
     def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
         """A signature or an error for each statement, in order; see `ports.StatementSigner`."""
@@ -114,7 +116,8 @@ class SignerCore:
 
     def health(self) -> SignerHealth:
         """Ask the token for random bytes and for every recorded public key."""
-        ready, detail = True, self._state.notice or "the token answers"
+        notices = [text for text in (self._state.notice, self._verification.notice) if text]
+        ready, detail = True, "; ".join(notices) or "the token answers"
         lacking: tuple[str, ...] = ()
         try:
             self._driver.random(16)
@@ -141,7 +144,8 @@ class SignerCore:
         """Make a key and keep its record for good.
 
         Raises:
-            UnsupportedError: Not in ceremony mode, or the token lacks the algorithm.
+            UnsupportedError: Not in ceremony mode, the token lacks the algorithm, or its signatures
+                could not be verified.
             StatementRefusedError: The label is malformed or taken, a purpose has no checker, or
                 `ceremony_only` names one that the key has not.
         """
@@ -175,6 +179,8 @@ class SignerCore:
             raise StatementRefusedError(
                 f"a key called {spec.label!r} was made before; labels are never used again"
             )
+        if spec.purposes and not verifiable(spec.algorithm):
+            raise UnsupportedError(f"signatures of {spec.algorithm!r} keys are not verified here")
         if not set(spec.ceremony_only) <= set(spec.purposes):
             raise StatementRefusedError("a purpose is reserved to ceremonies that the key has not")
         unknown = set(spec.purposes) - set(self._checkers)
@@ -223,7 +229,9 @@ class SignerCore:
                 self._state.remember_crls(draft.crls.values())
         except HsmError as error:
             return [error if isinstance(verdict, Checked) else verdict for verdict in verdicts]
-        return (yield from self._release(statements, verdicts))
+        outcomes = yield from self._release(statements, verdicts)
+        self._withhold_wrong(statements, outcomes)
+        return outcomes
 
     def _judge(self, statement: Statement, draft: Draft) -> Checked | HsmError:
         """Refusals are values: one bad statement never sinks the batch."""
@@ -272,17 +280,19 @@ class SignerCore:
     def _release(
         self, statements: Sequence[Statement], verdicts: Sequence[Checked | HsmError]
     ) -> Signing:
-        """Sign what was accepted; once the token is gone, the rest of the batch does not wait."""
+        """Sign what was accepted; what token or key fail at, the rest of the batch is spared."""
         sign = self._driver.sign
         gone: TokenUnavailableError | None = None
+        broken: dict[KeyLabel, TokenFailureError] = {}
         outcomes: list[bytes | HsmError] = []
         pause = time.monotonic() + SLICE_SECONDS
         for statement, verdict in zip(statements, verdicts, strict=True):
             if isinstance(verdict, HsmError):
                 outcomes.append(verdict)
                 continue
-            if gone is not None:
-                outcomes.append(gone)
+            failed = gone or broken.get(statement.key)
+            if failed is not None:
+                outcomes.append(failed)
                 continue
             if time.monotonic() >= pause:
                 yield
@@ -292,9 +302,28 @@ class SignerCore:
             except TokenUnavailableError as error:
                 gone = error
                 outcomes.append(error)
+            except TokenFailureError as error:
+                broken[statement.key] = error
+                outcomes.append(error)
             except HsmError as error:
                 outcomes.append(error)
         return outcomes
+
+    def _withhold_wrong(
+        self, statements: Sequence[Statement], outcomes: list[bytes | HsmError]
+    ) -> None:
+        """Put an error in the place of each signature that is found to be wrong."""
+        signed: dict[KeyLabel, dict[int, Signed]] = {}
+        for at, (statement, outcome) in enumerate(zip(statements, outcomes, strict=True)):
+            if isinstance(outcome, bytes):
+                signed.setdefault(statement.key, {})[at] = (statement, outcome)
+        for label, by_place in signed.items():
+            for at in self._verification.find_wrong(self._state.record(label), by_place):
+                outcomes[at] = TokenFailureError(
+                    f"token {self._driver.name!r} made a wrong signature with key {label!r}; it was"
+                    " withheld. See to the token, its module and the link to it"
+                )
+                _log.error("%s", outcomes[at])
 
 
 def _origin(statement: Statement) -> str:

@@ -152,11 +152,20 @@ MEANINGS: dict[type[pkcs11.PKCS11Error], Meaning] = {
     ),
     _P.SignatureInvalid: _failure("CKR_SIGNATURE_INVALID", "the signature does not verify"),
     _P.SignatureLenRange: _failure("CKR_SIGNATURE_LEN_RANGE", "the signature has a wrong size"),
-    # The token in trouble.
-    _P.GeneralError: _failure(
-        "CKR_GENERAL_ERROR", "the token failed without saying why; see its own log"
+    # The token in trouble. Some modules say no more than this when their link is lost, and go on
+    # saying it until they are loaded afresh.
+    _P.GeneralError: Meaning(
+        TokenFailureError,
+        "CKR_GENERAL_ERROR",
+        "the token failed without saying why; see its own log",
+        Lost.YES,
     ),
-    _P.FunctionFailed: _failure("CKR_FUNCTION_FAILED", "the token failed; see its own log"),
+    _P.FunctionFailed: Meaning(
+        TokenFailureError,
+        "CKR_FUNCTION_FAILED",
+        "the token failed; see its own log",
+        Lost.YES,
+    ),
     _P.FunctionRejected: _failure(
         "CKR_FUNCTION_REJECTED", "the token or its operator rejected the operation"
     ),

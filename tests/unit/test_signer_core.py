@@ -155,12 +155,21 @@ def test_a_token_that_goes_is_asked_once_a_batch(core: SignerCore, driver: Recor
     assert len(driver.seen) == 1
 
 
-def test_another_failure_is_its_statements_own(
+def test_a_key_that_fails_is_asked_once_a_batch_and_others_go_on(
     core: SignerCore, driver: RecordingDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver.outage = TokenFailureError("this one did not work")
-    assert kinds(core.sign([certificate(), certificate()])) == [TokenFailureError] * 2
-    assert len(driver.seen) == 2
+    sign, asked = driver.sign, []
+
+    def fail(label: KeyLabel, message: bytes) -> bytes:
+        asked.append(label)
+        if label == CA:
+            raise TokenFailureError("this one did not work")
+        return sign(label, message)
+
+    monkeypatch.setattr(driver, "sign", fail)
+    outcomes = core.sign([certificate(), checkpoint(1), certificate(), checkpoint(2)])
+    assert kinds(outcomes) == [TokenFailureError, bytes, TokenFailureError, bytes]
+    assert asked == [CA, LOG_SPEC.label, LOG_SPEC.label]
 
 
 def test_health_tells_what_is_wrong(core: SignerCore, driver: RecordingDriver) -> None:
