@@ -148,7 +148,13 @@ def _started(module: str) -> Any:
             f" its tokens is missing or unreadable [{meaning(error).code}]"
         ) from error
     except PKCS11Error as error:
-        raise TokenFailureError(f"cannot use the PKCS#11 module {module}: {error}") from error
+        row = meaning(error)
+        if row.lost is Lost.NO:
+            why = str(error) or row.sentence
+            raise TokenFailureError(f"cannot use the PKCS#11 module {module}: {why}") from error
+        raise TokenUnavailableError(
+            f"the PKCS#11 module {module} does not start: {row.sentence} [{row.code}]"
+        ) from error
 
 
 def _only(tokens: list[Any], label: str) -> Any:
