@@ -9,6 +9,7 @@ from kms.domain.records import (
     CertificateStatus,
     DeviceId,
     Enrolment,
+    Event,
     Fingerprint,
     Reason,
     TenantId,
@@ -21,10 +22,18 @@ IDENTITY_SLOT = "identity"
 
 
 def identity_to_follow(ledger: Ledger, tenant: TenantId, device: DeviceId) -> str | None:
-    """SHA-256 (hex) of the device's newest good identity certificate; None if it has none."""
+    """SHA-256 (hex) of the device's newest good identity certificate; None if it has none.
+
+    The log tells which is the newest: two that were ordered in one second begin in the same one.
+    """
     good = _of_slot(ledger, tenant, device, IDENTITY_SLOT, CertificateStatus.GOOD)
-    newest = max(good, key=lambda item: item.not_before, default=None)
-    return None if newest is None else newest.sha256
+    if len(good) > 1:
+        places = {
+            event.event: (event.log, event.index)
+            for event in ledger.find(Event, tenant=tenant, event=tuple(item.event for item in good))
+        }
+        good.sort(key=lambda item: places[item.event])
+    return good[-1].sha256 if good else None
 
 
 def still_followed(ledger: Ledger, enrolment: Enrolment) -> bool:
@@ -94,5 +103,5 @@ def may_keep(ledger: Ledger, tenant: TenantId, device: DeviceId, slot: str, spki
 
 def _of_slot(
     ledger: Ledger, tenant: TenantId, device: DeviceId, slot: str, status: CertificateStatus
-) -> Iterable[Certificate]:
+) -> list[Certificate]:
     return ledger.find(Certificate, tenant=tenant, device=device, slot=slot, status=status)

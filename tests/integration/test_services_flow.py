@@ -206,6 +206,16 @@ async def test_a_device_refuses_to_follow_another_certificate(tmp_path: Path):
             stranger.prove(answer)
 
 
+async def test_renewals_of_one_second_follow_each_other(tmp_path: Path):
+    async with world(tmp_path) as made:
+        answer = await enrol(made, new_device(made, "ada", "phone", IDENTITY))
+        for _ in range(8):
+            der = unb64(answer["certificates"][0]["certificate"])
+            follows = hashlib.sha256(der).hexdigest()
+            again = Device("ada", "phone", IDENTITY, expectations(made), renews=follows)
+            answer = await enrol(made, again)
+
+
 async def test_nothing_is_renewed_that_was_never_enrolled(tmp_path: Path):
     async with world(tmp_path) as made:
         device = Device("ada", "phone", SLOTS, expectations(made), renews="00" * 32)
