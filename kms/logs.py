@@ -4,6 +4,7 @@ What may be logged: event names, counts, times, ids of the service's own things 
 tree size), route templates. Never PINs, keys, request bodies, names of users or devices.
 """
 
+import contextlib
 import logging
 import sys
 from typing import TextIO
@@ -38,10 +39,25 @@ def configure(process: str, *, stream: TextIO | None = None, verbose: bool = Fal
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.DEBUG if verbose else logging.INFO
         ),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=lambda *_: _Lines(out),
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(process=process)
+
+
+class _Lines:
+    """Writes lines and never fails: where the disk under the log is full, the service goes on."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def msg(self, line: str) -> None:
+        """Write one line."""
+        with contextlib.suppress(OSError):
+            self._out.write(line + "\n")
+            self._out.flush()
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def _exception_type(

@@ -1,5 +1,6 @@
 """Child processes of the supervisor: how they start, when they start again, how they end."""
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -117,7 +118,8 @@ class Child:
             self._schedule(0.0)
             return
         self.state = ChildState.RUNNING
-        _write_pid(self._pid_file, self._process.pid)
+        with contextlib.suppress(OSError):  # a full disk must not end the service
+            _write_pid(self._pid_file, self._process.pid)
         _log.info("child.started", child=self.name, pid=self._process.pid, restarts=self.restarts)
 
     def watch(self, *, restart: bool) -> None:

@@ -263,10 +263,11 @@ class Supervisor:
             }
         )
         if text != self._told:
-            path = self._state_path
-            path.with_suffix(".new").write_text(text + "\n", encoding="utf-8")
-            path.with_suffix(".new").replace(path)
-            self._told = text
+            new = self._state_path.with_suffix(".new")
+            with contextlib.suppress(OSError):  # a full disk: said at the next step, or later
+                new.write_text(text + "\n", encoding="utf-8")
+                new.replace(self._state_path)
+                self._told = text
 
     def _end_at_once(self) -> None:
         """After an error in here: leave no child behind."""

@@ -69,7 +69,7 @@ class TlsKeeper:
             return True
         try:
             await self._renew()
-        except (KmsError, LedgerUnavailableError) as error:
+        except (KmsError, LedgerUnavailableError, OSError) as error:
             _log.warning("tls.not-renewed", error_type=type(error).__name__, detail=str(error))
             return self._valid()
         return True

@@ -294,6 +294,18 @@ def test_a_crashed_worker_is_replaced(home: Home):
         assert home.notes().count("signer:start") == 1
 
 
+def test_a_full_disk_does_not_end_the_service(home: Home):
+    """Directories stand where its files are to be written: nothing can be told, all goes on."""
+    for name in ("state.new", "signer.new", "worker.new"):
+        (home.settings.run_dir / name).mkdir(parents=True)
+    with home.served(ready=False) as running:
+        wait_for(lambda: len(home.notes()) == 2 and probe(home.settings.signer_socket))
+        assert home.state()["signer"] == {}
+        (home.settings.run_dir / "state.new").rmdir()
+        wait_for(lambda: home.state()["worker"].get("ready") is True)
+    assert running.status == 0
+
+
 def test_the_pin_is_nowhere_to_be_seen(home: Home):
     with home.served():
         for role in ("signer", "worker"):

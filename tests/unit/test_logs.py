@@ -1,5 +1,6 @@
 """Log lines: one JSON object each, errors without their messages."""
 
+import errno
 import io
 import json
 from collections.abc import Iterator
@@ -53,3 +54,14 @@ def test_a_terminal_gets_key_value_lines(monkeypatch: pytest.MonkeyPatch):
     logs.configure("signer", stream=out)
     structlog.get_logger().info("signer.started", counter=7)
     assert "process='signer' event='signer.started' counter=7" in out.getvalue()
+
+
+def test_a_line_that_cannot_be_written_stops_nobody():
+    class Full(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = Full()
+    logs.configure("worker", stream=out)
+    structlog.get_logger().error("maintenance.failed")
+    assert out.getvalue() == ""
