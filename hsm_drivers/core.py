@@ -36,6 +36,7 @@ from hsm_drivers.ports import (
     Statement,
     StatementChecker,
 )
+from hsm_drivers.rates import Rates
 from hsm_drivers.state import SignerState
 from hsm_drivers.verification import Signed, Verification, verifiable
 from policies.decisions import Protection
@@ -65,6 +66,7 @@ class SignerCore:
         *,
         ceremony: bool = False,
         now: Callable[[], datetime] = utc_now,
+        rates: Rates | None = None,
     ) -> None:
         """Take the parts.
 
@@ -73,13 +75,15 @@ class SignerCore:
             checkers: What judges statements, per purpose; a purpose without one is refused.
             state: Records, memory, journal.
             ceremony: Whether keys may be made.
-            now: Clock, aware: checkers and the records of new keys go by it.
+            now: Clock, aware: checkers, journal and the records of new keys go by it.
+            rates: How much each key signs; without them, as much as is asked for.
         """
         self._driver = driver
         self._checkers = checkers
         self._state = state
         self._ceremony = ceremony
         self._now = now
+        self._rates = rates or Rates({})
         self._verification = Verification()
 
     def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
@@ -133,6 +137,7 @@ class SignerCore:
             heads=self._state.heads(),
             lacking=lacking,
             crl_numbers=self._state.crl_numbers(),
+            rates=self._rates.now(time.monotonic()),
         )
 
     def _lacking(self) -> tuple[str, ...]:
@@ -209,7 +214,11 @@ class SignerCore:
 
     def _sign_batch(self, statements: Sequence[Statement]) -> Signing:
         draft = self._state.draft()
-        verdicts = [self._judge(statement, draft) for statement in statements]
+        refused = self._rates.refusals(statements, time.monotonic(), self._state.has)
+        verdicts = [
+            refused.get(place) or self._judge(statement, draft)
+            for place, statement in enumerate(statements)
+        ]
         intents = [
             Intent(
                 statement.key,
@@ -222,7 +231,7 @@ class SignerCore:
         ]
         try:
             if intents:
-                self._state.journal.append(intents)
+                self._state.journal.append(intents, int(self._now().timestamp()))
             if draft.heads:
                 self._state.remember(draft.heads.values())
             if draft.crls:

@@ -5,6 +5,7 @@ HsmError
 ├── KeyNotFoundError          no such key on this token
 ├── UnsupportedError          the token or the signer's mode lacks the operation
 ├── PinRefusedError           wrong PIN; never tried again by itself, so the token is not locked
+├── RateExceededError         the key has signed as much as it may in an hour; retry later
 ├── TokenUnavailableError     token gone, link down, signer restarting; retry later
 └── TokenFailureError         the token answered something that has no remedy here
 
@@ -44,6 +45,13 @@ class PinRefusedError(HsmError):
     code = "pin-refused"
 
 
+class RateExceededError(HsmError):
+    """The key has signed as many statements of this purpose as it may for now."""
+
+    code = "rate-exceeded"
+    retryable = True
+
+
 class TokenUnavailableError(HsmError):
     """The token or its signer cannot be reached now; the same request may succeed later."""
 
@@ -65,6 +73,7 @@ BY_CODE: dict[str, type[HsmError]] = {
         KeyNotFoundError,
         UnsupportedError,
         PinRefusedError,
+        RateExceededError,
         TokenUnavailableError,
         TokenFailureError,
     )

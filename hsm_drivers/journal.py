@@ -2,7 +2,8 @@
 
 A file of 192-byte entries, so that entry n stands at (n - 1) * 192 and nothing of it need be kept
 in memory. Big-endian: CRC-32 of the rest, counter, counter of the first entry of the same batch,
-SHA-256 of the message, then key, purpose and reference in ASCII, padded with NUL.
+SHA-256 of the message, then key, purpose and reference in ASCII, padded with NUL, and the time in
+Unix seconds, 0 in entries from before it was kept. `docs/wire-format.md` has it for auditors.
 
 A batch is written with one `pwrite` and one `fdatasync`. A crash in between leaves a torn last
 batch, none of which was released: opening the journal cuts it off and says so. Damage that a crash
@@ -22,8 +23,8 @@ from hsm_drivers.ports import JournalEntry, KeyLabel, Purpose
 MAX_BATCH = 4096
 """Most statements signed, and most entries written, at once."""
 
-_ENTRY = struct.Struct(">IQQ32s64s16s60s")
-_MAX_REFERENCE = 60
+_ENTRY = struct.Struct(">IQQ32s64s16s52sQ")
+_MAX_REFERENCE = 52
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,15 @@ class Journal:
         """Counter of the last entry; 0 for none."""
         return self._count
 
-    def append(self, intents: Sequence[Intent]) -> None:
+    def append(self, intents: Sequence[Intent], time: int) -> None:
         """Write one batch durably.
 
         Always at the end of what is known to be durable: what a failed attempt left there is
         overwritten by the next, so that an error needs no repair.
+
+        Args:
+            intents: The batch.
+            time: When it is signed, Unix seconds.
 
         Raises:
             TokenUnavailableError: The disk refused; nothing of the batch counts.
@@ -78,7 +83,7 @@ class Journal:
             raise StatementRefusedError(f"a batch has at most {MAX_BATCH} statements")
         first = self._count + 1
         data = b"".join(
-            _encode(counter, first, intent) for counter, intent in enumerate(intents, first)
+            _encode(counter, first, intent, time) for counter, intent in enumerate(intents, first)
         )
         try:
             _write_all(self._fd, data, self._count * _ENTRY.size)
@@ -146,7 +151,7 @@ def acceptable(reference: str) -> bool:
     return 0 < len(reference) <= _MAX_REFERENCE and reference.isascii() and reference.isprintable()
 
 
-def _encode(counter: int, first: int, intent: Intent) -> bytes:
+def _encode(counter: int, first: int, intent: Intent, time: int) -> bytes:
     raw = _ENTRY.pack(
         0,
         counter,
@@ -155,13 +160,14 @@ def _encode(counter: int, first: int, intent: Intent) -> bytes:
         intent.key.encode("ascii"),
         intent.purpose.encode("ascii"),
         intent.reference.encode("ascii"),
+        time,
     )
     return zlib.crc32(raw[4:]).to_bytes(4, "big") + raw[4:]
 
 
 def _decode(raw: bytes, counter: int) -> tuple[JournalEntry, int] | None:
     """The entry and its batch's first counter; None where the bytes are not that entry's."""
-    crc, found, first, digest, key, purpose, reference = _ENTRY.unpack(raw)
+    crc, found, first, digest, key, purpose, reference, time = _ENTRY.unpack(raw)
     if crc != zlib.crc32(raw[4:]) or found != counter:
         return None
     entry = JournalEntry(
@@ -170,6 +176,7 @@ def _decode(raw: bytes, counter: int) -> tuple[JournalEntry, int] | None:
         purpose=Purpose(_text(purpose)),
         digest=digest,
         reference=_text(reference),
+        time=time,
     )
     return entry, first
 

@@ -138,6 +138,7 @@ class JournalEntry:
         counter: Position in the journal, from 1, without gaps.
         digest: SHA-256 of the statement's message.
         reference: What the checker says the statement is: a serial in hex, a CRL number, a size.
+        time: By the signer's clock, Unix seconds; 0 in entries from before times were kept.
     """
 
     counter: int
@@ -145,6 +146,24 @@ class JournalEntry:
     purpose: Purpose
     digest: bytes
     reference: str
+    time: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRate:
+    """How far a key is from the most that it may sign.
+
+    Attributes:
+        per_hour: The most that it may sign at once, and in every hour after that.
+        left: What it may sign now.
+        refused: Statements refused because nothing was left, since the signer started.
+    """
+
+    key: KeyLabel
+    purpose: Purpose
+    per_hour: int
+    left: int
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +177,7 @@ class SignerHealth:
         heads: Last head signed, per log origin.
         lacking: What recorded keys need and the token does not offer, a sentence each.
         crl_numbers: Label and last CRL number of each key that signed one.
+        rates: Of the keys that were used since the signer started.
     """
 
     token: str
@@ -167,6 +187,7 @@ class SignerHealth:
     heads: tuple[Head, ...] = field(default=())
     lacking: tuple[str, ...] = field(default=())
     crl_numbers: tuple[tuple[str, int], ...] = field(default=())
+    rates: tuple[KeyRate, ...] = field(default=())
 
 
 class MessageSigner(Protocol):

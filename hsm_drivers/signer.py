@@ -28,6 +28,7 @@ from hsm_drivers import frames
 from hsm_drivers.core import SignerCore
 from hsm_drivers.errors import HsmError, UnsupportedError
 from hsm_drivers.ports import Driver, KeySpec, Purpose, Statement, StatementChecker
+from hsm_drivers.rates import Rates
 from hsm_drivers.state import SignerState
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def serve(
     *,
     ceremony: bool,
     allowed_uids: frozenset[int],
+    rates: Rates | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; the batch at hand is finished and answered first.
 
@@ -60,8 +62,9 @@ def serve(
         listener: A bound, listening Unix socket; stays open.
         ceremony: Whether keys may be made.
         allowed_uids: Users whose processes may connect (SO_PEERCRED); others are closed at once.
+        rates: How much each key signs; without them, as much as is asked for.
     """
-    core = SignerCore(driver, checkers, state, ceremony=ceremony)
+    core = SignerCore(driver, checkers, state, ceremony=ceremony, rates=rates)
     with _stop_signals() as stop:
         _Server(core, listener, stop, allowed_uids).run()
 

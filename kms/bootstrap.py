@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
+from time import time
 from typing import TypeVar
 
 import structlog
@@ -321,10 +322,21 @@ async def _token_and_ledger(
         ledger.close()
 
 
+def signing_rates(settings: Settings) -> dict[Purpose, int]:
+    """Statements of each purpose that one key signs in an hour."""
+    signer = settings.signer
+    return {
+        Purpose.CERTIFICATE: signer.certificates_per_hour,
+        Purpose.CRL: signer.crls_per_hour,
+        Purpose.CHECKPOINT: signer.checkpoints_per_hour,
+    }
+
+
 def run_signer(arguments: argparse.Namespace) -> int:
     """Own the token and serve statements until SIGTERM; answers the exit status."""
     from hsm_drivers.pin import Pin as TokenPin  # noqa: PLC0415 - P6: in the signer's branch alone
     from hsm_drivers.pkcs11.driver import Pkcs11Driver  # noqa: PLC0415 - as above
+    from hsm_drivers.rates import HOUR, Rates, signed_since  # noqa: PLC0415 - as above
     from hsm_drivers.signer import serve  # noqa: PLC0415 - as above
     from hsm_drivers.state import SignerState  # noqa: PLC0415 - as above
 
@@ -333,6 +345,7 @@ def run_signer(arguments: argparse.Namespace) -> int:
         pin = TokenPin(pipe.read().decode())
     listener = socket.socket(fileno=arguments.socket_fd)
     with contextlib.closing(SignerState(settings.signer_state)) as state:
+        rates = Rates(signing_rates(settings), signed_since(state.journal, int(time()) - HOUR))
         driver = Pkcs11Driver(str(settings.token.module), settings.token.label, pin)
         with contextlib.closing(driver):
             serve(
@@ -342,6 +355,7 @@ def run_signer(arguments: argparse.Namespace) -> int:
                 listener,
                 ceremony=arguments.ceremony,
                 allowed_uids=frozenset(arguments.allow_uid),
+                rates=rates,
             )
     return 0
 

@@ -193,6 +193,27 @@ class Signer(Section):
     wedge_seconds: int = _count(
         10, 2, 600, "A signer that does not answer for so long is killed and started again."
     )
+    certificates_per_hour: int = _count(
+        1_000_000,
+        60,
+        1_000_000_000,
+        "Most certificates that one authority's key signs at once, and in every hour after that; "
+        "the signer refuses more. It bounds what a worker that was taken over gets signed: set it "
+        "to a few times your busiest hour.",
+    )
+    crls_per_hour: int = _count(
+        36_000,
+        3_600,
+        1_000_000_000,
+        "The same for its CRLs, counted apart: no flood of certificates holds up a revocation.",
+    )
+    checkpoints_per_hour: int = _count(
+        36_000_000,
+        3_600,
+        1_000_000_000,
+        "The same for log heads. The default is more than tokens sign: a head is wanted after "
+        "every commit.",
+    )
 
 
 class Users(Section):

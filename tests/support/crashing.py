@@ -125,9 +125,9 @@ def fail_points_of_signer(here: FailPoints) -> None:
             return signature
 
     class WatchedJournal(Journal):
-        def append(self, intents: Sequence[Intent]) -> None:
+        def append(self, intents: Sequence[Intent], time: int) -> None:
             here(f"{intents[0].key}.journal")
-            super().append(intents)
+            super().append(intents, time)
             here(f"{intents[0].key}.journalled")
 
     class State(SignerState):

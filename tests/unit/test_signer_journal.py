@@ -17,6 +17,7 @@ from hsm_drivers.journal import MAX_BATCH, Intent, Journal, acceptable
 from hsm_drivers.ports import KeyLabel, Purpose
 
 SIZE = 192
+NOW = 1_767_225_600
 
 
 def intent(number: int) -> Intent:
@@ -27,7 +28,7 @@ def fill(path: Path, *batches: int) -> bytes:
     journal = Journal(path)
     number = journal.counter
     for size in batches:
-        journal.append([intent(number + offset) for offset in range(size)])
+        journal.append([intent(number + offset) for offset in range(size)], NOW)
         number += size
     journal.close()
     return path.read_bytes()
@@ -49,6 +50,7 @@ def test_entries_come_back_as_written(tmp_path: Path) -> None:
     assert [entry.counter for entry in entries] == [1, 2, 3, 4, 5, 6]
     assert [entry.digest for entry in entries] == [intent(n).digest for n in range(6)]
     assert [entry.reference for entry in entries] == [f"{n:x}" for n in range(6)]
+    assert {entry.time for entry in entries} == {NOW}
     assert journal.entries(4, 1) == entries[4:5]
     assert journal.entries(6, 1) == journal.entries(99, 9) == journal.entries(0, 0) == []
     assert journal.entries(-1, 5) == journal.entries(0, -5) == []
@@ -126,7 +128,7 @@ def test_a_foreign_file_is_no_journal(tmp_path: Path) -> None:
 def test_a_batch_is_bounded(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     with pytest.raises(StatementRefusedError, match=str(MAX_BATCH)):
-        journal.append([intent(0)] * (MAX_BATCH + 1))
+        journal.append([intent(0)] * (MAX_BATCH + 1), NOW)
     assert journal.counter == 0
     journal.close()
 
@@ -145,9 +147,9 @@ def test_an_error_leaves_nothing_and_the_next_batch_takes_its_place(
     with monkeypatch.context() as patched:
         patched.setattr(os, call, fail)
         with pytest.raises(TokenUnavailableError, match="No space left"):
-            journal.append([intent(9), intent(9), intent(9)])
+            journal.append([intent(9), intent(9), intent(9)], NOW)
     assert journal.counter == 2
-    journal.append([intent(2)])
+    journal.append([intent(2)], NOW)
     assert [entry.digest for entry in journal.entries(0, 9)] == [
         intent(number).digest for number in range(3)
     ]
@@ -158,7 +160,7 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     journal = Journal(tmp_path / "journal")
     whole = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: whole(fd, data[:50], at))
-    journal.append([intent(0), intent(1)])
+    journal.append([intent(0), intent(1)], NOW)
     assert len(journal.entries(0, 9)) == 2
     journal.close()
 
@@ -169,10 +171,10 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
         Journal(tmp_path / "journal")
 
 
-@pytest.mark.parametrize("reference", ["", "x" * 61, "ä", "a\0", "a\n"])
+@pytest.mark.parametrize("reference", ["", "x" * 53, "ä", "a\0", "a\n"])
 def test_references_that_do_not_fit(reference: str) -> None:
     assert not acceptable(reference)
 
 
 def test_references_that_fit() -> None:
-    assert acceptable("0" * 60)
+    assert acceptable("0" * 52)

@@ -82,7 +82,7 @@ def test_a_file_in_its_place_is_told(tmp_path: Path) -> None:
 def test_a_lost_file_is_noticed(tmp_path: Path, name: str) -> None:
     """An empty memory would let a rolled-back log be signed."""
     with SignerState(tmp_path / "state") as state:
-        state.journal.append([Intent(CA, Purpose.CRL, bytes(32), "1")])
+        state.journal.append([Intent(CA, Purpose.CRL, bytes(32), "1")], 0)
     (tmp_path / "state" / name).unlink()
     with pytest.raises(TokenFailureError, match="missing though the journal has 1"):
         SignerState(tmp_path / "state")
@@ -122,7 +122,8 @@ def test_numbers_are_read_out_of_the_journal_where_their_file_is_missing(tmp_pat
                 Intent(CA, Purpose.CERTIFICATE, digests[4], "99"),
                 Intent(LOG, Purpose.CHECKPOINT, digests[4], "77"),
                 Intent(other, Purpose.CRL, digests[5], "3"),
-            ]
+            ],
+            0,
         )
     (tmp_path / "state" / "crls.json").unlink()
     for _ in range(2):
