@@ -58,6 +58,7 @@ PROBLEMS: Mapping[type[KmsError], Row] = {
     use_case.StillRunningError: Row(409, "The same call is still running"),
     use_case.UnavailableError: Row(503, "Not possible now"),
     use_case.SignerUnavailableError: Row(503, "The signer or its token is away"),
+    use_case.SigningRateError: Row(503, "The key has signed all that it may for now"),
     use_case.LogUnavailableError: Row(503, "The log cannot take the event now"),
     LogRolledBackError: Row(503, "The log lost events and is not continued"),
     use_case.OverloadedError: Row(503, "Too many requests"),

@@ -105,6 +105,8 @@ REMEDIES: Mapping[str, str] = {
     " owner. If it was sent over a network, make a new one",
     "revoked": "choose another name: what was revoked does not come back",
     "signer-unavailable": "try again with the same --idempotency-key; `kms doctor` finds the cause",
+    "signing-rate-exceeded": "try again later with the same --idempotency-key; `kms doctor` tells"
+    " how the keys stand, signer.certificates_per_hour sets the most",
     "still-running": "wait for the first call to end, then repeat with the same --idempotency-key",
     "unauthenticated": "name a client certificate of this service: --as, or --cert and --key",
     "unavailable": "try again in a moment",

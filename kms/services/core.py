@@ -5,11 +5,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from hsm_drivers.errors import HsmError
+from hsm_drivers.errors import HsmError, RateExceededError
 from hsm_drivers.ports import KeyLabel, Statement, StatementSigner
 from kms.domain.records import SYSTEM_TENANT, Authority, Standing
 from kms.services.answers import Covered
-from kms.services.errors import KmsError, SignerUnavailableError, UnavailableError
+from kms.services.errors import (
+    KmsError,
+    SignerUnavailableError,
+    SigningRateError,
+    UnavailableError,
+)
 from kms.services.events import EventFactory
 from kms.services.observing import Observer
 from kms.services.ports import Clock, Ids, Ledger
@@ -161,6 +166,7 @@ async def sign_all(signer: StatementSigner, statements: list[Statement]) -> list
     Raises:
         SignerUnavailableError: The signer is away, or refused one of them, which is a fault of
             this process and never of the caller's input.
+        SigningRateError: The key has signed as much as it may for now.
     """
     try:
         answers = await signer.sign(statements)
@@ -168,6 +174,8 @@ async def sign_all(signer: StatementSigner, statements: list[Statement]) -> list
         raise SignerUnavailableError(f"the signer is away: {error}") from error
     signatures = []
     for answer in answers:
+        if isinstance(answer, RateExceededError):
+            raise SigningRateError(str(answer)) from answer
         if isinstance(answer, HsmError):
             raise SignerUnavailableError(f"the signer did not sign: {answer}") from answer
         signatures.append(answer)

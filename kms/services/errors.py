@@ -185,6 +185,13 @@ class SignerUnavailableError(UnavailableError):
     retry = Retry.SAME
 
 
+class SigningRateError(SignerUnavailableError):
+    """The authority's key has signed as many certificates as it may for now."""
+
+    problem = "signing-rate-exceeded"
+    after = 10
+
+
 class LogUnavailableError(UnavailableError):
     """The event could not be committed or covered by a signed checkpoint."""
 

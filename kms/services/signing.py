@@ -1,6 +1,7 @@
 """Concurrent requests share the signer's batches, and so its journal's disk writes."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from hsm_drivers.errors import HsmError
@@ -67,6 +68,8 @@ class SharedSigner:
         except HsmError as error:
             self._observer.signed(len(batch), time.perf_counter() - started, error.code)
             raise
-        failed = next((item.code for item in answers if isinstance(item, HsmError)), "ok")
-        self._observer.signed(len(batch), time.perf_counter() - started, failed)
+        seconds = time.perf_counter() - started
+        outcomes = Counter(item.code if isinstance(item, HsmError) else "ok" for item in answers)
+        for outcome, statements in outcomes.items():
+            self._observer.signed(statements, seconds, outcome)
         return answers

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from hsm_drivers.errors import HsmError, KeyNotFoundError
-from hsm_drivers.ports import Head, KeyAttributes, KeyLabel, KeyRecord, Purpose, SignerHealth
+from hsm_drivers.ports import (
+    Head,
+    KeyAttributes,
+    KeyLabel,
+    KeyRate,
+    KeyRecord,
+    Purpose,
+    SignerHealth,
+)
 from kms.cli.doctor import files, machine, processes, token
 from kms.cli.doctor.examination import policy, server_certificate
 from kms.cli.doctor.findings import Finding, Patient, Severity, failed, ok, warning, worst
@@ -325,6 +333,19 @@ def test_mechanisms_that_the_token_lacks() -> None:
     found = token.mechanisms(dataclasses.replace(health, lacking=("Ed25519 needs EDDSA",)))
     assert found.severity is Severity.FAILED
     assert "Ed25519 needs EDDSA" in found.detail
+
+
+def test_keys_that_sign_too_much() -> None:
+    def severities(*rates: KeyRate) -> set[str]:
+        health = SignerHealth("kms", ready=True, detail="", counter=0, rates=rates)
+        return _severities(token.rates(health))
+
+    people = KeyLabel("people-1")
+    calm = KeyRate(people, Purpose.CERTIFICATE, 1000, 100, 0)
+    assert severities() == severities(calm) == {"ok"}
+    low = dataclasses.replace(calm, left=99)
+    assert severities(calm, low) == {"warning"}
+    assert severities(calm, dataclasses.replace(low, left=900, refused=1)) == {"failed"}
 
 
 # Processes

@@ -18,6 +18,12 @@ from policies.decisions import Protection
 CHECK = "token"
 TIMEOUT = 10.0
 SEE_ABOVE = "see the lines above: they say what the token said"
+NEARLY = 0.1
+"""Of an hour's statements: with less than that left, somebody should look."""
+TOO_MANY = (
+    "find out who orders so many (`kms log events`, kms_certificates_issued_total); if it is"
+    " honest work, set signer.*_per_hour higher"
+)
 LOST = (
     "the ledger lost what was signed: restore the newest backup, or begin a new epoch,"
     " `kms log new-epoch`"
@@ -45,7 +51,8 @@ def token(patient: Patient, facts: LedgerFacts, pin_fd: int | None) -> list[Find
     if answers is None:
         return found
     found += keys(answers)
-    return [*found, mechanisms(answers.health), memory(answers.health.heads, facts)]
+    found += [mechanisms(answers.health), memory(answers.health.heads, facts)]
+    return [*found, *rates(answers.health)]
 
 
 def _ask(patient: Patient, pin_fd: int | None) -> tuple[Answers | None, list[Finding]]:
@@ -135,6 +142,19 @@ def mechanisms(health: SignerHealth) -> Finding:
         said = f"the token lacks mechanisms: {'; '.join(health.lacking)}"
         return failed("mechanisms", said, "enable them, or change tokens")
     return ok("mechanisms", "the token offers what its keys need")
+
+
+def rates(health: SignerHealth) -> list[Finding]:
+    """No key signs more than it should, or is about to."""
+    found = []
+    for rate in health.rates:
+        what = f"{rate.key}: {rate.purpose} statements: {rate.left} of {rate.per_hour} an hour left"
+        if rate.refused:
+            said = f"{what}, {rate.refused} refused since the signer's start"
+            found.append(failed("rates", said, TOO_MANY))
+        elif rate.left < rate.per_hour * NEARLY:
+            found.append(warning("rates", what, TOO_MANY))
+    return found or [ok("rates", "no key is near the most that it may sign in an hour")]
 
 
 def memory(heads: Sequence[Head], facts: LedgerFacts) -> Finding:
