@@ -13,7 +13,9 @@ look like a wedged signer. A stop (SIGTERM, SIGINT) comes between batches.
 """
 
 import contextlib
+import errno
 import logging
+import math
 import selectors
 import signal
 import socket
@@ -37,6 +39,9 @@ MAX_CONNECTIONS = 64
 _READ_SIZE = 256 * 1024
 _LAST_WORDS_S = 2.0
 """How long a stopping signer lets its clients take their answers."""
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_REST_S = 0.2
+"""How long nobody is let in once there was no descriptor for it; they wait in the backlog."""
 _PEER_CREDENTIALS = struct.Struct("3i")
 """struct ucred: pid, uid, gid (unix(7))."""
 
@@ -200,6 +205,7 @@ class _Server:
         self._connections: set[_Connection] = set()
         self._backlog: deque[_Connection] = deque()
         self._orders: deque[_Work] = deque()
+        self._resting_until = math.inf
 
     def run(self) -> None:
         """Until told to stop."""
@@ -214,8 +220,7 @@ class _Server:
 
     def _turn(self) -> bool:
         """Move bytes, answer questions, go on with the first order; False once told to stop."""
-        busy = self._backlog or self._orders
-        for key, _ in self._selector.select(0 if busy else None):
+        for key, _ in self._selector.select(self._patience()):
             if key.fileobj is self._stop:
                 self._finish()
                 return False
@@ -227,7 +232,18 @@ class _Server:
             self._guarded(self._take_next, self._backlog.popleft())
         if self._orders:
             self._work()
+        if time.monotonic() >= self._resting_until:
+            self._resting_until = math.inf
+            self._selector.register(self._listener, selectors.EVENT_READ)
         return True
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for something to happen; None for as long as it takes."""
+        if self._backlog or self._orders:
+            return 0
+        if self._resting_until == math.inf:
+            return None
+        return max(0.0, self._resting_until - time.monotonic())
 
     def _work(self) -> bool:
         """A slice of the first order; True once that is done and answered."""
@@ -292,8 +308,12 @@ class _Server:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:
-            return  # the client gave up before it was let in
+        except OSError as error:  # else the client gave up before it was let in
+            if error.errno in _EXHAUSTED:
+                _log.warning("no new connections for now: %s", error.strerror)
+                self._selector.unregister(self._listener)
+                self._resting_until = time.monotonic() + _REST_S
+            return
         uid = _peer_uid(sock)
         if uid not in self._allowed:
             _log.warning("a process of user %d tried to connect and was refused", uid)
