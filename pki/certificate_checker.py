@@ -1,13 +1,16 @@
 """May a key sign this TBSCertificate? It is read again, strictly, and held against the limits."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import lru_cache
 
 from hsm_drivers.ports import KeyRecord, Purpose
 from pki import der, extensions, names
-from pki.certificates import MAX_BACKDATE
+from pki.familiar import recognised, remember
 from pki.keys import infer_algorithm, key_id
 from pki.limits import (
+    MAX_AGE,
+    MAX_AHEAD,
     KnownKey,
     Limits,
     RefusalError,
@@ -22,11 +25,6 @@ from policies.algorithms import Kind
 
 MAX_STATEMENT = 65_536
 """Larger TBSCertificates are refused unread, in bytes."""
-MAX_AGE = timedelta(hours=24) + MAX_BACKDATE
-"""How far back a validity may begin: a reservation fixes notBefore, lives at most a day
-(`limits.enrolment_seconds`) and is backdated by `MAX_BACKDATE` at most."""
-MAX_AHEAD = timedelta(minutes=5)
-"""How far ahead it may begin: nobody reserves for later, clocks differ by less."""
 
 _AUTHORITY_USAGES = frozenset({KeyUsage.KEY_CERT_SIGN, KeyUsage.CRL_SIGN})
 _LEAF_EXTENSIONS = frozenset(
@@ -66,6 +64,11 @@ def judge_certificate(record: KeyRecord, message: bytes, now: datetime) -> str:
     if len(message) > MAX_STATEMENT:
         raise RefusalError(f"it has more than {MAX_STATEMENT} bytes")
     limits = limits_of(record, Purpose.CERTIFICATE)
+    return recognised(limits, message, now) or _judge_whole(record, limits, message, now)
+
+
+def _judge_whole(record: KeyRecord, limits: Limits, message: bytes, now: datetime) -> str:
+    """As `judge_certificate`, whatever was accepted before."""
     tbs = read_tbs(message)
     if tbs.algorithm != limits.identifier:
         raise RefusalError("it names another signature algorithm")
@@ -106,21 +109,19 @@ def _leaf(limits: Limits, tbs: Tbs) -> None:
     if not usages <= subject_key.usages:
         raise RefusalError("its key cannot serve the key usage it names")
     alt_names = extensions.read_subject_alt_name(_value(tbs, extensions.SUBJECT_ALT_NAME))
-    _check_shapes(limits, tbs, usages, purposes, alt_names)
+    shapes = tuple(
+        shape
+        for shape in limits.shapes
+        if shape.extended_key_usages == purposes and usages <= shape.key_usages
+    )
+    _check_shapes(shapes, tbs, alt_names)
+    remember(limits, tbs, usages, shapes)
 
 
-def _check_shapes(
-    limits: Limits,
-    tbs: Tbs,
-    usages: frozenset[KeyUsage],
-    purposes: tuple[str, ...],
-    alt_names: extensions.AltNames,
-) -> None:
+def _check_shapes(shapes: Iterable[Shape], tbs: Tbs, alt_names: extensions.AltNames) -> None:
     """One profile must allow all of it together."""
     reason = "it has key usages that no profile of this key has together"
-    for shape in limits.shapes:
-        if shape.extended_key_usages != purposes or not usages <= shape.key_usages:
-            continue
+    for shape in shapes:
         found = _misfit(shape, tbs, alt_names)
         if found is None:
             return
@@ -131,11 +132,7 @@ def _check_shapes(
 def _misfit(shape: Shape, tbs: Tbs, alt_names: extensions.AltNames) -> str | None:
     if not timedelta(0) < tbs.not_after - tbs.not_before <= shape.longest:
         return "its validity is not positive or too long"
-    if not (
-        shape.uris.admits(len(alt_names.uris))
-        and shape.dns.admits(len(alt_names.dns))
-        and shape.ips.admits(len(alt_names.ips))
-    ):
+    if not shape.admits(len(alt_names.uris), len(alt_names.dns), len(alt_names.ips)):
         return "it has other alternative names than the profile"
     for uri in alt_names.uris:
         if not uri.startswith(shape.prefixes) or not names.is_web_uri(uri):

@@ -15,7 +15,7 @@ from pki.errors import DerError, LintError, PkiError, ProfileError
 from pki.keys import PublicKey, key_id, signature_identifier
 from pki.possession import check_signature_form
 from pki.profiles import CertificateProfile
-from pki.structure import read_certificate
+from pki.structure import VERSION_3, read_certificate
 from policies.algorithms import Algorithm
 
 MAX_SERIAL = (1 << 159) - 1
@@ -23,8 +23,6 @@ MAX_SERIAL = (1 << 159) - 1
 
 MAX_BACKDATE = timedelta(hours=1)
 """How far notBefore may lie before the moment of issue, on top of the profile's validity."""
-
-VERSION_3 = der.context(0, der.integer(2))
 
 
 @dataclass(frozen=True, slots=True)

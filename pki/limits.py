@@ -1,17 +1,24 @@
 """What a key's record means for the statements it may sign (`pki.constraints` wrote it)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
 from hsm_drivers.ports import KeyRecord, Purpose
 from pki import extensions
+from pki.certificates import MAX_BACKDATE
 from pki.errors import PkiError
 from pki.keys import infer_algorithm, key_id, parse_public_key, signature_identifier, spki_header
 from pki.profiles import SCHEME_USAGES, Count, KeyUsage
 from policies.algorithms import Kind, algorithm, algorithms
+
+MAX_AGE = timedelta(hours=24) + MAX_BACKDATE
+"""How far back a certificate's validity may begin: a reservation fixes notBefore, lives at most a
+day (`limits.enrolment_seconds`) and is backdated by `MAX_BACKDATE` at most."""
+MAX_AHEAD = timedelta(minutes=5)
+"""How far ahead it may begin: nobody reserves for later, clocks differ by less."""
 
 
 class RefusalError(PkiError):
@@ -31,6 +38,23 @@ class Shape:
     ips: Count
     prefixes: tuple[str, ...]
 
+    def admits(self, uris: int, dns: int, ips: int) -> bool:
+        """Whether there may be so many alternative names of each type."""
+        return self.uris.admits(uris) and self.dns.admits(dns) and self.ips.admits(ips)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What leaves have in common whose extensions begin alike (`pki.familiar`).
+
+    Attributes:
+        usages: Of their key usage extension.
+        shapes: Profiles that allow these, their purposes and a single URI.
+    """
+
+    usages: frozenset[KeyUsage]
+    shapes: tuple[Shape, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -42,6 +66,11 @@ class Limits:
     issuer: bytes
     authority_key: bytes  # value of the authority key identifier its statements carry
     shapes: tuple[Shape, ...] = ()
+    head: bytes = field(init=False)  # identifier and issuer, as they stand in a TBSCertificate
+    forms: dict[bytes, Form] = field(default_factory=dict)  # by the extensions they begin with
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", self.identifier + self.issuer)
 
 
 _LIMITS: dict[tuple[int, Purpose], Limits] = {}

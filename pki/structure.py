@@ -12,7 +12,7 @@ from pki.errors import DerError
 MAX_CERTIFICATE = 65_536
 """Larger certificates are refused unread, in bytes."""
 
-_VERSION_3 = der.context(0, der.integer(2))
+VERSION_3 = der.context(0, der.integer(2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def read_tbs(data: bytes) -> Tbs:
     outer = der.Reader(data)
     reader = outer.enter()
     outer.finish()
-    if reader.raw() != _VERSION_3:
+    if reader.raw() != VERSION_3:
         raise DerError("only version 3 certificates are known here")
     serial = reader.integer()
     algorithm = reader.raw_of(der.SEQUENCE)

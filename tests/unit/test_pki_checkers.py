@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hsm_drivers.errors import StatementRefusedError
 from hsm_drivers.ports import CheckContext, Head, KeyRecord, Purpose, Statement
 from pki import der, extensions
-from pki.certificate_checker import MAX_AGE, MAX_AHEAD
 from pki.certificates import MAX_BACKDATE
 from pki.checkers import check_certificate, check_crl
 from pki.constraints import authority_constraints
@@ -20,6 +19,7 @@ from pki.crl import CrlFactory, RevokedEntry
 from pki.crl_checker import MAX_SKEW
 from pki.errors import ProfileError
 from pki.keys import key_id
+from pki.limits import MAX_AGE, MAX_AHEAD
 from pki.names import Subject
 from pki.profiles import KeyUsage, authority_profile
 from policies.algorithms import algorithm
