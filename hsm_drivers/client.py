@@ -12,6 +12,7 @@ from hsm_drivers import frames
 from hsm_drivers.errors import HsmError, StatementRefusedError, TokenUnavailableError
 from hsm_drivers.ports import (
     JournalEntry,
+    JournalSeal,
     KeyAttributes,
     KeyLabel,
     KeyRecord,
@@ -99,6 +100,11 @@ class SignerClient:
             if len(page) < size:
                 break
         return entries
+
+    async def seal_journal(self, label: KeyLabel) -> JournalSeal:
+        """As `SignerCore.seal_journal`."""
+        request = frames.SealJournal(next(self._ids), label)
+        return (await self._ask("seal", request, frames.JournalSealed)).seal
 
     async def health(self) -> SignerHealth:
         """As `ports.StatementSigner.health`."""

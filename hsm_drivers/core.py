@@ -10,6 +10,7 @@ import hashlib
 import logging
 import re
 import time
+from base64 import b64encode
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -27,6 +28,7 @@ from hsm_drivers.ports import (
     Checked,
     Driver,
     JournalEntry,
+    JournalSeal,
     KeyAttributes,
     KeyLabel,
     KeyRecord,
@@ -117,6 +119,32 @@ class SignerCore:
     def journal(self, after: int, limit: int) -> list[JournalEntry]:
         """Journal entries with a counter above `after`, oldest first."""
         return self._state.journal.entries(after, limit)
+
+    def seal_journal(self, label: KeyLabel) -> JournalSeal:
+        """Sign, with a log's key, what the journal holds now; no entry tells of this signature.
+
+        Nobody takes the text for a checkpoint: it does not parse as one.
+
+        Raises:
+            KeyNotFoundError: There is no such key.
+            UnsupportedError: It signs no logs.
+            RateExceededError: It has signed as much as it may for now.
+            TokenUnavailableError: The token is away.
+        """
+        if Purpose.CHECKPOINT not in self._state.record(label).purposes:
+            raise UnsupportedError(f"key {label!r} signs no logs, and so no journal")
+        entries, digest = self._state.journal.counter, self._state.journal.digest()
+        text = _seal_text(entries, digest, self._now())
+        statement = Statement(label, Purpose.CHECKPOINT, text)
+        for refused in self._rates.refusals(
+            [statement], time.monotonic(), self._state.has
+        ).values():
+            raise refused
+        outcomes: list[bytes | HsmError] = [self._driver.sign(label, text)]
+        self._withhold_wrong([statement], outcomes)
+        if isinstance(outcomes[0], HsmError):
+            raise outcomes[0]
+        return JournalSeal(label, entries, digest, text, outcomes[0])
 
     def health(self) -> SignerHealth:
         """Ask the token for random bytes and for every recorded public key."""
@@ -341,6 +369,13 @@ def _origin(statement: Statement) -> str:
         return statement.message.split(b"\n", 1)[0].decode()
     except UnicodeDecodeError:
         raise StatementRefusedError("the checkpoint's origin is not UTF-8") from None
+
+
+def _seal_text(entries: int, digest: bytes, now: datetime) -> bytes:
+    moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    sha256 = b64encode(digest).decode()
+    text = f"sovereign-kms/journal/v1\nentries {entries}\nsha256 {sha256}\ntime {moment}\n"
+    return text.encode()
 
 
 def _recordable(checked: Checked) -> Checked:

@@ -16,6 +16,7 @@ from hsm_drivers.errors import BY_CODE, HsmError
 from hsm_drivers.journal import MAX_BATCH
 from hsm_drivers.ports import (
     JournalEntry,
+    JournalSeal,
     KeyAttributes,
     KeyLabel,
     KeyRecord,
@@ -76,6 +77,12 @@ class ReadJournal(_Message, frozen=True, tag="journal"):
     limit: Annotated[int, Meta(ge=0, le=MAX_PAGE)]
 
 
+class SealJournal(_Message, frozen=True, tag="seal"):
+    """Sign what the journal holds, with a log's key."""
+
+    label: KeyLabel
+
+
 class ReadHealth(_Message, frozen=True, tag="health"):
     """Ask the token whether it is there."""
 
@@ -127,6 +134,12 @@ class JournalRead(_Message, frozen=True, tag="journal-read"):
     entries: list[JournalEntry]
 
 
+class JournalSealed(_Message, frozen=True, tag="sealed"):
+    """Answer to `SealJournal`."""
+
+    seal: JournalSeal
+
+
 class HealthRead(_Message, frozen=True, tag="health-read"):
     """Answer to `ReadHealth`."""
 
@@ -139,8 +152,17 @@ class Generated(_Message, frozen=True, tag="generated"):
     record: KeyRecord
 
 
-Request = Sign | ReadKeys | ReadAttributes | ReadJournal | ReadHealth | Generate
-Answer = Failed | Signed | KeysRead | AttributesRead | JournalRead | HealthRead | Generated
+Request = Sign | ReadKeys | ReadAttributes | ReadJournal | ReadHealth | Generate | SealJournal
+Answer = (
+    Failed
+    | Signed
+    | KeysRead
+    | AttributesRead
+    | JournalRead
+    | HealthRead
+    | Generated
+    | JournalSealed
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

@@ -10,6 +10,7 @@ batch, none of which was released: opening the journal cuts it off and says so. 
 cannot explain stops the signer.
 """
 
+import hashlib
 import os
 import struct
 import zlib
@@ -25,6 +26,7 @@ MAX_BATCH = 4096
 
 _ENTRY = struct.Struct(">IQQ32s64s16s52sQ")
 _MAX_REFERENCE = 52
+_HASHED_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Journal:
             TokenFailureError: Durable entries are damaged, or the file cannot be opened.
         """
         self._path = path
+        self._hash, self._hashed = hashlib.sha256(), 0
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
@@ -112,6 +115,23 @@ class Journal:
                 raise self._damaged(counter)
             found.append(decoded[0])
         return found
+
+    def digest(self) -> bytes:
+        """SHA-256 of all entries as they stand in the file; of a longer journal, that of its part.
+
+        Reads what was added since it was last asked for; the first time, everything.
+
+        Raises:
+            TokenFailureError: The file has become shorter.
+        """
+        while self._hashed < self._count:
+            entries = min(_HASHED_AT_ONCE, self._count - self._hashed)
+            data = os.pread(self._fd, entries * _ENTRY.size, self._hashed * _ENTRY.size)
+            if len(data) < entries * _ENTRY.size:
+                raise self._damaged(self._hashed + 1)
+            self._hash.update(data)
+            self._hashed += entries
+        return self._hash.digest()
 
     def close(self) -> None:
         """Let the file go."""

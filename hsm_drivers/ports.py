@@ -150,6 +150,24 @@ class JournalEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalSeal:
+    """The signer's word for what its journal holds: with it a copy cannot be shortened or changed.
+
+    Attributes:
+        key: The log key that signed.
+        entries: How many the journal had.
+        sha256: Digest of these entries, as they stand in the file.
+        text: What was signed: these two and the time, see `docs/wire-format.md`; no statement.
+    """
+
+    key: KeyLabel
+    entries: int
+    sha256: bytes
+    text: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRate:
     """How far a key is from the most that it may sign.
 

@@ -76,11 +76,13 @@ def serve(
 
 Question = frames.ReadKeys | frames.ReadAttributes | frames.ReadJournal | frames.ReadHealth
 """What is answered at once, in the middle of a batch too."""
-Order = frames.Sign | frames.Generate
+Order = frames.Sign | frames.Generate | frames.SealJournal
 """What is done in turn, one at a time."""
 
 
-def answer(core: SignerCore, request: Question | frames.Generate) -> frames.Answer:
+def answer(
+    core: SignerCore, request: Question | frames.Generate | frames.SealJournal
+) -> frames.Answer:
     """Do what is asked; errors are answers too."""
     try:
         return _answer(core, request)
@@ -88,7 +90,9 @@ def answer(core: SignerCore, request: Question | frames.Generate) -> frames.Answ
         return frames.Failed(request.id, frames.refusal(error))
 
 
-def _answer(core: SignerCore, request: Question | frames.Generate) -> frames.Answer:
+def _answer(
+    core: SignerCore, request: Question | frames.Generate | frames.SealJournal
+) -> frames.Answer:
     match request:
         case frames.ReadKeys():
             return frames.KeysRead(request.id, core.keys())
@@ -100,6 +104,8 @@ def _answer(core: SignerCore, request: Question | frames.Generate) -> frames.Ans
             return frames.HealthRead(request.id, core.health())
         case frames.Generate():
             return frames.Generated(request.id, core.generate(_spec(request)))
+        case frames.SealJournal():
+            return frames.JournalSealed(request.id, core.seal_journal(request.label))
         case _:
             assert_never(request)
 
@@ -116,7 +122,7 @@ def _spec(request: frames.Generate) -> KeySpec:
 
 def carry_out(core: SignerCore, order: Order) -> Generator[None, None, frames.Answer]:
     """Do what is ordered, with the pauses of `SignerCore.signing`; its value is the answer."""
-    if isinstance(order, frames.Generate):
+    if not isinstance(order, frames.Sign):
         return answer(core, order)
     statements = [
         Statement(item.key, item.purpose, item.message, item.evidence) for item in order.statements
