@@ -1,5 +1,7 @@
 """What operators and their monitoring read (9464): metrics and health, no authentication."""
 
+from collections.abc import Callable, Sequence
+
 import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -10,12 +12,23 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from kms.services.facade import Services
+from kms.services.readiness import Check
 
 _NO_STORE = {"cache-control": "no-store"}
 
 
-def create_operator(services: Services, registry: CollectorRegistry) -> ASGIApp:
-    """The whole application of the operator's listener."""
+def create_operator(
+    services: Services,
+    registry: CollectorRegistry,
+    more: Callable[[], Sequence[Check]] = tuple,
+) -> ASGIApp:
+    """The whole application of the operator's listener.
+
+    Args:
+        services: Asked for their readiness.
+        registry: The metrics.
+        more: What the process has to say of its own readiness.
+    """
 
     async def metrics(_request: Request) -> Response:
         data = generate_latest(registry)
@@ -25,7 +38,7 @@ def create_operator(services: Services, registry: CollectorRegistry) -> ASGIApp:
         return Response("ok\n", media_type="text/plain", headers=_NO_STORE)
 
     async def ready(_request: Request) -> Response:
-        checks = await services.readiness.checks()
+        checks = [*await services.readiness.checks(), *more()]
         good = all(check.ok for check in checks)
         body = msgspec.json.encode({"ready": good, "checks": checks})
         status = 200 if good else 503

@@ -8,7 +8,7 @@ the signer's socket itself and passes it on, so requests queue while a signer re
     exit 78        wrong configuration; a signer stays down, without a worker the service ends
     SIGTERM        the worker answers what it accepted, then the signer ends
 
-`<home>/run/state.json` tells `kms doctor` how things stand.
+`<home>/run/state.json` tells `kms doctor` and `/readyz` how things stand.
 """
 
 import contextlib
@@ -266,6 +266,7 @@ class Supervisor:
             new = self._state_path.with_suffix(".new")
             with contextlib.suppress(OSError):  # a full disk: said at the next step, or later
                 new.write_text(text + "\n", encoding="utf-8")
+                new.chmod(0o644)  # the worker reads it, for /readyz
                 new.replace(self._state_path)
                 self._told = text
 

@@ -1,7 +1,8 @@
 """The worker: the process that parses requests. No PIN, no PKCS#11 module (P6).
 
-start   ledger → log's epoch → sign what a crash left unsigned → TLS certificate → listeners
-stop    SIGTERM: listeners answer what they accepted, the sequencer drains, then the process ends
+start   ledger → operator's listener → log's epoch → sign what a crash left unsigned → TLS
+        certificate → API and public listener
+stop    SIGTERM: these answer what they accepted, the sequencer drains, the operator's ends last
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from kms.api.server import Listener, capture_server_log, run, serve
 from kms.api.tls import ServerTls
 from kms.bootstrap import open_services, refresh_policy
 from kms.metrics import Metrics
+from kms.processes.progress import Progress
 from kms.processes.tls_keeper import TlsKeeper
 from kms.services.core import INFRASTRUCTURE
 from kms.services.errors import KmsError
@@ -47,13 +49,35 @@ async def _work(settings: Settings, ready_fd: int) -> int:
     metrics = Metrics()
     async with open_services(settings, settings.signer_socket, metrics) as services:
         metrics.watch(services)
-        async with _background(Maintenance(services).run):
+        progress = Progress(settings.run_dir / "state.json")
+        operator = _operator_listener(settings, services, metrics, progress)
+        async with _served(operator), _background(Maintenance(services).run):
             if await _first(stop, _prepare(services)):
-                await _serve(settings, services, metrics, stop, ready_fd)
+                await _serve(settings, services, metrics, progress, stop, ready_fd)
     return 0
 
 
 async def _first(stop: asyncio.Event, work: Awaitable[None]) -> bool:
+@contextlib.asynccontextmanager
+async def _served(listener: Listener) -> AsyncIterator[None]:
+    """Serve for as long as the block lasts.
+
+    Raises:
+        OSError: The address cannot be bound.
+    """
+    up, over = asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(serve([listener], over, ready=lambda _: up.set()))
+    is_up = asyncio.create_task(up.wait())
+    await asyncio.wait({serving, is_up}, return_when=asyncio.FIRST_COMPLETED)
+    is_up.cancel()
+    try:
+        if up.is_set():
+            yield
+    finally:
+        over.set()
+        await serving
+
+
     """Whether the work was done before a stop was asked for."""
     done, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
     await asyncio.wait({done, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -85,7 +109,12 @@ async def _prepare(services: Services) -> None:
 
 
 async def _serve(
-    settings: Settings, services: Services, metrics: Metrics, stop: asyncio.Event, ready_fd: int
+    settings: Settings,
+    services: Services,
+    metrics: Metrics,
+    progress: Progress,
+    stop: asyncio.Event,
+    ready_fd: int,
 ) -> None:
     anchor = services.core.authorities[INFRASTRUCTURE].record.certificate
     current: list[ServerTls] = []
@@ -103,7 +132,7 @@ async def _serve(
         await serve(
             _listeners(settings, services, metrics, limits, current[0]),
             stop,
-            ready=lambda _ports: _say_ready(ready_fd),
+            ready=lambda _ports: _say_ready(progress, ready_fd),
             drain_seconds=settings.limits.drain_seconds,
         )
 
@@ -115,11 +144,7 @@ def _listeners(
     limits: HttpLimits,
     tls: ServerTls,
 ) -> list[Listener]:
-    api, public, operator = (
-        settings.listeners.api,
-        settings.listeners.public,
-        settings.listeners.operator,
-    )
+    api, public = settings.listeners.api, settings.listeners.public
     return [
         Listener(
             "api",
@@ -134,18 +159,20 @@ def _listeners(
             public.host,
             public.port,
         ),
-        Listener(
-            "operator",
-            create_operator(services, metrics.registry),
-            operator.host,
-            operator.port,
-            last=True,
-        ),
     ]
 
 
-def _say_ready(ready_fd: int) -> None:
-    """Tell the supervisor that every listener accepts connections."""
+def _operator_listener(
+    settings: Settings, services: Services, metrics: Metrics, progress: Progress
+) -> Listener:
+    address = settings.listeners.operator
+    app = create_operator(services, metrics.registry, progress.checks)
+    return Listener("operator", app, address.host, address.port)
+
+
+def _say_ready(progress: Progress, ready_fd: int) -> None:
+    """Tell operators and supervisor that every listener accepts connections."""
+    progress.serving = True
     _settle()
     os.write(ready_fd, b"ready\n")
     os.close(ready_fd)

@@ -1,6 +1,7 @@
 """The signer wedges, its token goes away, its PIN is wrong: errors are typed, recovery unaided."""
 
 import base64
+import json
 import secrets
 import signal
 import time
@@ -229,6 +230,7 @@ def test_a_wrong_pin_is_tried_once(new_home: MakeHome):
         wait_for(lambda: service.state()["worker"]["ready"])
         assert service.state()["signer"] == {"state": "pin-refused", "restarts": 0}
         assert service.operator("/readyz")[0] == 503
+        assert "refused the PIN" in _checks(service)["processes"]["detail"]
         assert client.get("/v1/devices/phone").status == 200
         path, proofs = begin(home, client)
         check_retryable(client.post(path, proofs))
@@ -248,10 +250,29 @@ def test_a_wrong_pin_at_the_very_first_start(new_home: MakeHome):
     """Nothing can be served without a certificate; what is wrong is said, once, and it can end."""
     home = new_home()
     pin = home.token / "pin"
-    pin.write_bytes(b"0" * len(pin.read_bytes()))
+    right = pin.read_bytes()
+    pin.write_bytes(b"0" * len(right))
     with running(home, ready=False) as service:
         wait_for(lambda: service.state().get("signer", {}).get("state") == "pin-refused")
+        checks = wait_for(lambda: _checks(service), why="the operator's listener is up")
+        assert not checks["signer"]["ok"]
+        assert "the token refused the PIN; it was tried once" in checks["processes"]["detail"]
+        assert "server certificate" in checks["listeners"]["detail"]
+        assert service.operator("/healthz")[0] == 200
+        assert service.metric("kms_log_size") > 0
         time.sleep(1.5)
         assert service.state()["worker"]["ready"] is False
         assert home.log.read_text().count("signer.pin-refused") == 1
         assert service.stop() == 0
+    pin.write_bytes(right)
+    with running(home) as service:
+        assert all(check["ok"] for check in _checks(service).values())
+
+
+def _checks(service: Service) -> dict[str, Any]:
+    """What `/readyz` says, by the name of the check; nothing while nobody listens."""
+    try:
+        page = service.operator("/readyz")[1]
+    except OSError:
+        return {}
+    return {check["name"]: check for check in json.loads(page)["checks"]}
