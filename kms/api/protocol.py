@@ -1,11 +1,12 @@
 """HTTP/1.1 on a connection: uvicorn's protocol, with the peer's certificate and with bounds.
 
-uvicorn neither hands the client certificate to the application nor limits the size of headers or
-the time they take; both are added here, and what is not HTTP is answered with a problem document.
+uvicorn neither hands the client certificate to the application nor limits the size of headers, the
+time they take, the requests sent ahead or the time in which an answer is taken; all are added here,
+and what is not HTTP is answered with a problem document.
 """
 
 import asyncio
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from kms.api.connections import Connections
 from kms.api.errors import HeadersTooLargeError, MalformedRequestError
 from kms.api.identity import PEER_CERTIFICATE
 from kms.api.problems import problem
@@ -24,23 +26,35 @@ HEADER_SECONDS = 10.0
 """How long a request's headers may take, and a new connection to send any."""
 CLOSE_SECONDS = 0.5
 """How long a peer may take to close its side when the server ends."""
-MAX_CONNECTIONS = 1024
-"""Open connections of one listener; beyond it new ones are closed at once."""
+STALLED_SECONDS = 75.0
+"""How long a peer may leave an answer unread that does not fit into the socket."""
+MAX_AHEAD = 16
+"""Requests that may wait behind the one being served; who sends more loses the connection."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection.
+
+    Args:
+        connections: The listener's connections.
+        given: What uvicorn makes its protocols with.
+    """
 
     header_seconds: ClassVar[float] = HEADER_SECONDS
     close_seconds: ClassVar[float] = CLOSE_SECONDS
     max_headers: ClassVar[int] = MAX_HEADERS
-    max_connections: ClassVar[int] = MAX_CONNECTIONS
+    stalled_seconds: ClassVar[float] = STALLED_SECONDS
 
     _deadline: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
     _farewell: asyncio.TimerHandle | None = None
     _reading_headers = True
     _header_bytes = 0
     _refusal: KmsError = MalformedRequestError("this is not an HTTP/1.1 request")
+
+    def __init__(self, connections: Connections, **given: Any) -> None:
+        super().__init__(**given)
+        self._all = connections
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the peer's certificate: TLS has verified it."""
@@ -48,15 +62,20 @@ class BoundedProtocol(HttpToolsProtocol):
         tls = transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(binary_form=True) if tls is not None else None
         self.app_state = {**self.app_state, PEER_CERTIFICATE: certificate}
-        if len(self.connections) > self.max_connections:
-            transport.close()
+        self._all.enter(self)
         self._start_deadline()
+
+    def abort(self) -> None:
+        """Give the connection up for another one."""
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
+        self._all.leave(self)
         self._end_deadline()
-        if self._farewell is not None:
-            self._farewell.cancel()
+        for timer in (self._farewell, self._stalled):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -87,7 +106,28 @@ class BoundedProtocol(HttpToolsProtocol):
         """The request can be served."""
         self._reading_headers = False
         self._end_deadline()
+        self._all.serve(self)
         super().on_headers_complete()
+        if len(self.pipeline) > MAX_AHEAD:
+            self.transport.abort()
+            raise self._refusal  # the parser stops
+
+    def on_response_complete(self) -> None:
+        """A request is answered."""
+        if not self.pipeline:
+            self._all.wait(self)
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """The peer does not take its answer."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.stalled_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It does."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
 
     def timeout_keep_alive_handler(self) -> None:
         """End an idle connection, at once where the peer does not even read its last answer."""
@@ -117,6 +157,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, _msg: str) -> None:
         """Answer what cannot be parsed; nothing more can be read from the connection."""
+        if self.transport.is_closing():
+            return
         found = problem(self._refusal)
         headers = {**found.headers, "content-length": str(len(found.body)), "connection": "close"}
         lines = b"".join(f"{name}: {value}\r\n".encode() for name, value in headers.items())

@@ -19,12 +19,12 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
+from kms.api.connections import BACKLOG, MAX_CONNECTIONS, Connections, Door
 from kms.api.protocol import BoundedProtocol
 
 T = TypeVar("T")
 
 KEEP_ALIVE_SECONDS = 75
-BACKLOG = 1024
 
 _log = structlog.get_logger()
 
@@ -75,7 +75,7 @@ async def serve(
         OSError: An address cannot be bound.
     """
     sockets = _bind(listeners)
-    servers = [(item, _Server(_config(item, drain_seconds))) for item in listeners]
+    servers = [(item, _Server(item, drain_seconds)) for item in listeners]
     async with asyncio.TaskGroup() as group:
         tasks = {
             item.name: group.create_task(server.serve([sockets[item.name]]))
@@ -121,11 +121,52 @@ def _socket(host: str, port: int) -> socket.socket:
     return opened
 
 
-def _config(listener: Listener, drain_seconds: int) -> uvicorn.Config:
-    context = listener.tls
+class _Server(uvicorn.Server):
+    """A server that bounds its connections, and leaves signals to the worker."""
+
+    def __init__(self, listener: Listener, drain_seconds: int) -> None:
+        self._tls = listener.tls
+        self._door: Door | None = None
+        self._connections = Connections(MAX_CONNECTIONS)
+        super().__init__(_config(listener, self._welcome, drain_seconds))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections: those of TLS at a door of their own."""
+        if self._tls is None or sockets is None:
+            await super().startup(sockets)
+            return
+        self._door = Door(sockets[0], self._tls, self._make)
+        self._door.open()
+        self.servers = []
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let nobody in any more, and answer what was accepted."""
+        if self._door is not None:
+            self._door.close()
+        await super().shutdown(sockets)
+
+    def _make(self) -> asyncio.Protocol:
+        return self._welcome(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+    def _welcome(self, **given: Any) -> asyncio.Protocol:
+        """What is made for each connection."""
+        return BoundedProtocol(self._connections, **given)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing."""
+        yield
+
+
+def _config(
+    listener: Listener, welcome: Callable[..., asyncio.Protocol], drain_seconds: int
+) -> uvicorn.Config:
     return uvicorn.Config(
         listener.app,
-        http=BoundedProtocol,
+        http=welcome,  # type: ignore[arg-type]  # it is only called
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -137,17 +178,7 @@ def _config(listener: Listener, drain_seconds: int) -> uvicorn.Config:
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=drain_seconds,
-        ssl_context_factory=None if context is None else lambda _config, _default: context,
     )
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to the worker."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Nothing."""
-        yield
 
 
 async def _started(servers: Sequence[uvicorn.Server], tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -13,6 +13,33 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 
+class _Telling(ssl.SSLObject):
+    """One connection's TLS, which tells a refused peer why.
+
+    uvloop throws away what OpenSSL has to say when a handshake fails: the alert. Said to want more,
+    it sends that first. A peer that then neither closes nor says anything is given up in time.
+    """
+
+    _failure: ssl.SSLError | None = None
+
+    def do_handshake(self) -> None:
+        """One step.
+
+        Raises:
+            ssl.SSLError: It failed before.
+            ssl.SSLWantReadError: Something has to be sent or read first.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            self._failure = error
+            raise ssl.SSLWantReadError from error
+
+
 class ServerTls:
     """The server's TLS context; its certificate can be replaced while connections are open.
 
@@ -28,6 +55,7 @@ class ServerTls:
         # The listener keeps this outer context for good; it only picks the current inner one.
         self._outer = self._make(certificate, key)
         self._outer.sni_callback = self._pick
+        self._outer.sslobject_class = _Telling
 
     @property
     def context(self) -> ssl.SSLContext:

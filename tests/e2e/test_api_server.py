@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from kms.api.middleware import Observed
 from kms.api.observing import SilentHttp
-from kms.api.protocol import BoundedProtocol
+from kms.api.protocol import MAX_AHEAD, BoundedProtocol
 from kms.api.server import Listener, run, serve
 
 LARGE = 64 << 20
@@ -236,22 +236,46 @@ def test_trickled_headers_gain_no_time(monkeypatch: pytest.MonkeyPatch):
         assert time.monotonic() - started < 5
 
 
-def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(BoundedProtocol, "max_connections", 3)
+def test_a_newcomer_takes_the_place_of_who_waits_longest(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("kms.api.server.MAX_CONNECTIONS", 3)
     with served() as made:
-        first = [made.connect() for _ in range(3)]
-        for connection in first:
+        busy, silent, idle = (made.connect() for _ in range(3))
+        busy.sendall(SLOW)
+        assert made.app.entered.wait(5)
+        idle.sendall(GET)
+        assert read_answer(idle).endswith(b"ok")
+        newcomer = made.connect()
+        assert read_all(silent) == b""
+        for connection in (idle, newcomer):
             connection.sendall(GET)
             assert read_answer(connection).endswith(b"ok")
-        with made.connect() as refused:
-            assert read_all(refused) == b""
-        first.pop().close()
-        time.sleep(0.1)
-        with made.connect() as again:
-            again.sendall(GET)
-            assert read_answer(again).endswith(b"ok")
-        for connection in first:
+        made.app.released.set()
+        assert read_answer(busy).endswith(b"ok")
+        for connection in (busy, silent, idle, newcomer):
             connection.close()
+
+
+def test_requests_sent_ahead_are_answered_in_order_and_bounded():
+    with served() as made, made.connect() as some, made.connect() as many:
+        some.sendall(SLOW + MAX_AHEAD * GET)
+        assert made.app.entered.wait(5)
+        many.sendall(SLOW + 10_000 * GET)
+        assert read_all(many) == b""
+        made.app.released.set()
+        answers = b""
+        while answers.count(b"ok") <= MAX_AHEAD:
+            answers += some.recv(65536)
+        assert answers.count(b"HTTP/1.1 200") == MAX_AHEAD + 1
+
+
+def test_who_sends_ahead_and_reads_nothing_loses_the_connection(monkeypatch: pytest.MonkeyPatch):
+    """Without an end of its own the second answer would wait for the first for ever."""
+    monkeypatch.setattr(BoundedProtocol, "stalled_seconds", 0.5)
+    with served() as made, made.connect() as lazy:
+        lazy.sendall(2 * b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert made.app.entered.wait(5)
+        time.sleep(1.5)
+        assert len(read_all(lazy)) < LARGE
 
 
 def test_an_address_in_use_is_said_and_nothing_stays_bound():

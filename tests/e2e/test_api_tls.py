@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from http.client import HTTPSConnection
 from pathlib import Path
 
@@ -104,7 +105,9 @@ def test_strangers_tools_get_an_answer(server: Running):
 
 @pytest.mark.usefixtures("unheard")
 def test_no_certificate_no_answer(server: Running):
-    assert "HTTP/1.1" not in s_client(server)
+    output = s_client(server)
+    assert "HTTP/1.1" not in output
+    assert "alert certificate required" in output
     assert curl(server, "/v1/log", name=None)[0] != 0
 
 
@@ -132,7 +135,9 @@ def foreign(folder: Path, like: bytes) -> list[str]:
 @pytest.mark.usefixtures("unheard")
 def test_a_foreign_cas_certificate_does_not_pass(server: Running):
     options = foreign(server.folder, server.site.clients["messenger"].der)
-    assert "HTTP/1.1" not in s_client(server, *options)
+    output = s_client(server, *options)
+    assert "HTTP/1.1" not in output
+    assert "alert decrypt error" in output  # the name is right, the signature is not
 
 
 @pytest.mark.usefixtures("unheard")
@@ -148,9 +153,23 @@ def test_the_servers_own_certificate_is_no_clients(server: Running):
     assert "HTTP/1.1" not in s_client(server, *identity(server, "server"))
 
 
+def test_an_expired_certificate_does_not_pass(tmp_path: Path):
+    age = timedelta(days=400)
+    with running(tmp_path, age=age) as aged:
+        aged.site.world.clock.moment += age
+        aged.renew_server()
+        output = s_client(aged, *identity(aged, "messenger"))
+        assert "HTTP/1.1" not in output
+        assert "alert certificate expired" in output
+        assert served(aged) == 0
+
+
 @pytest.mark.usefixtures("unheard")
 def test_tls_1_2_is_refused(server: Running):
-    assert "HTTP/1.1" not in s_client(server, "-tls1_2", *identity(server, "messenger"))
+    output = s_client(server, "-tls1_2", *identity(server, "messenger"))
+    assert "HTTP/1.1" not in output
+    assert "alert protocol version" in output
+    assert "Fatal error" in gnutls_cli(server, "--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.2")
     assert curl(server, "/v1/log", "--tls-max", "1.2")[0] != 0
 
 

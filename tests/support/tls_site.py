@@ -137,10 +137,12 @@ async def device_certificate(made: Site) -> tuple[bytes, ec.EllipticCurvePrivate
 
 
 @contextmanager
-def running(folder: Path, *, drain_seconds: int = 10) -> Iterator[Running]:
-    """Serve until the block ends; the world's clock shows the real time."""
+def running(
+    folder: Path, *, drain_seconds: int = 10, age: timedelta = timedelta()
+) -> Iterator[Running]:
+    """Serve until the block ends; the world's clock shows the real time, or that of `age` ago."""
     born: concurrent.futures.Future[Running] = concurrent.futures.Future()
-    thread = threading.Thread(target=lambda: run(_serve(folder, drain_seconds, born)))
+    thread = threading.Thread(target=lambda: run(_serve(folder, drain_seconds, age, born)))
     thread.start()
     try:
         made = born.result(30)
@@ -152,10 +154,13 @@ def running(folder: Path, *, drain_seconds: int = 10) -> Iterator[Running]:
 
 
 async def _serve(
-    folder: Path, drain_seconds: int, born: "concurrent.futures.Future[Running]"
+    folder: Path,
+    drain_seconds: int,
+    age: timedelta,
+    born: "concurrent.futures.Future[Running]",
 ) -> None:
     try:
-        async with real_site(folder) as made:
+        async with real_site(folder, age) as made:
             await _listen(made, folder, drain_seconds, born)
     except BaseException as error:
         if not born.done():

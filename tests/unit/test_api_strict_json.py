@@ -96,6 +96,16 @@ def test_nesting_is_bounded_exactly(opening: str):
         list(strict_json.strings(strict_json.parse(nested(strict_json.MAX_DEPTH + 1))))
 
 
+@pytest.mark.parametrize("value", ["[]", "{}", "1", '""'])
+def test_values_are_bounded(value: str):
+    def many(count: int) -> bytes:
+        return ("[" + ",".join([value] * count) + "]").encode()
+
+    strict_json.parse(many(strict_json.MAX_VALUES // 2))
+    with pytest.raises(MalformedJsonError):
+        strict_json.parse(many(strict_json.MAX_VALUES + 1))
+
+
 def test_nothing_of_the_body_is_repeated():
     with pytest.raises(MalformedJsonError) as refused:
         strict_json.parse(b'{"secret-name": 1, "secret-name": 2}')
