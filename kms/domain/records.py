@@ -71,11 +71,19 @@ class EnrolmentStatus(StrEnum):
 
 
 class Record:
-    """Root of all records. `KEY` names the primary key, `UNIQUE` further unique keys."""
+    """Root of all records.
+
+    Attributes:
+        KEY: Names the primary key.
+        UNIQUE: Further unique keys.
+        MUTABLE: Where only these fields ever change, the others being written once: replacing a
+            record compares and writes no others. None where any may change.
+    """
 
     __slots__ = ()
     KEY: ClassVar[tuple[str, ...]]
     UNIQUE: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    MUTABLE: ClassVar[tuple[str, ...] | None] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +273,7 @@ class Enrolment(Record):
     """
 
     KEY: ClassVar = ("tenant", "enrolment")
+    MUTABLE: ClassVar = ("status",)
 
     tenant: TenantId
     enrolment: EnrolmentId

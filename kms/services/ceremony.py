@@ -179,7 +179,7 @@ class Ceremony:
 
     def _prepare(self, item: AuthorityPlan, record: KeyRecord) -> Prepared:
         key = parse_public_key(record.public_key, algorithm(item.algorithm))
-        serial = int.from_bytes(self._core.ids.random(16), "big") or 1
+        serial = int.from_bytes(self._core.ids.identifier(), "big")
         start = self._core.clock.now() - self._core.limits.backdate
         if item.name == ROOT:
             return prepare_root(

@@ -221,7 +221,7 @@ class EnrolmentOrders:
             origin=self._core.events.origin,
             authority=hashlib.sha256(self._core.authorities[PEOPLE].record.certificate).hexdigest(),
             tenant=caller.tenant,
-            enrolment=self._core.ids.random(16).hex(),
+            enrolment=self._core.ids.identifier().hex(),
             purpose=order.purpose,
             user=order.user,
             device=order.device,
@@ -282,7 +282,7 @@ class EnrolmentOrders:
             sealed = seal(item.key, hpke_info(transcript), secret)
             mac = kem_mac(secret, item.slot.name, transcript, sealed)
             mac_sha256 = hashlib.sha256(mac).hexdigest()
-        serial = int.from_bytes(self._core.ids.random(16), "big") or 1
+        serial = int.from_bytes(self._core.ids.identifier(), "big")
         return {
             "name": item.slot.name,
             "algorithm": item.key.algorithm.name,

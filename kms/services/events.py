@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from kms.domain.records import TenantId
+from kms.domain.records import EventId, TenantId
 from kms.services.ports import EventDraft, Ids
 from kms.wire import OPENING_SIZE, Committed, EventType, Leaf, LeafCertificate, Opening
 
@@ -52,7 +52,7 @@ class EventFactory:
             detail: What the type adds; never personal data.
         """
         time = self._latest = time if self._latest is None else max(time, self._latest)
-        event = self._ids.event()
+        event = EventId(self._ids.identifier().hex())
         wanted = {Committed.TENANT: str(tenant), **values}
         openings = tuple(
             Opening(field, tenant, value, self._ids.random(OPENING_SIZE))

@@ -198,7 +198,7 @@ class Infrastructure:
             changes.append(Delete(stored))
         issuer = self._core.authorities[INFRASTRUCTURE].issuer
         start = now - self._core.limits.backdate
-        serial = int.from_bytes(self._core.ids.random(16), "big") or 1
+        serial = int.from_bytes(self._core.ids.identifier(), "big")
         fresh = Reservation(
             authority=INFRASTRUCTURE,
             serial=Serial(serial_hex(serial)),

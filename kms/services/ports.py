@@ -23,10 +23,15 @@ class Clock(Protocol):
 
 
 class Ids(Protocol):
-    """Fresh randomness for ids, nonces, openings and serials."""
+    """Fresh ids, and randomness for nonces, openings and secrets."""
 
-    def event(self) -> EventId:
-        """128 random bits in hex."""
+    def identifier(self) -> bytes:
+        """16 bytes: the time in milliseconds (48 bits, big-endian), then 80 random bits.
+
+        For events, enrolments and serials (CA/B Baseline Requirements 7.1: at least 64 random
+        bits). What is made together sorts together, so that a database with millions of rows
+        adds the next ones at the ends of its indices and not all over them.
+        """
         ...
 
     def random(self, size: int) -> bytes:

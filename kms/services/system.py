@@ -1,9 +1,8 @@
-"""Clock and randomness of the machine."""
+"""Clock, ids and randomness of the machine."""
 
 import os
+import time
 from datetime import UTC, datetime
-
-from kms.domain.records import EventId
 
 
 class SystemClock:
@@ -15,11 +14,11 @@ class SystemClock:
 
 
 class SystemIds:
-    """The operating system's randomness."""
+    """The operating system's time and randomness."""
 
-    def event(self) -> EventId:
-        """128 random bits in hex."""
-        return EventId(os.urandom(16).hex())
+    def identifier(self) -> bytes:
+        """See `Ids.identifier`."""
+        return (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
 
     def random(self, size: int) -> bytes:
         """Random bytes."""

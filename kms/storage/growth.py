@@ -139,7 +139,10 @@ def is_blocked(change: Insert | Replace, stored: Row | None) -> bool:
     if stored is None:
         return True
     expected = change.expected
-    return expected is not None and shape_of(type(expected)).row(expected) != stored
+    if expected is None:
+        return False
+    shape = shape_of(type(expected))
+    return shape.change.row(expected) != shape.changing(stored)
 
 
 def check_epoch(epoch: Epoch, stored: Epoch | None, head: TreeHead | None) -> None:

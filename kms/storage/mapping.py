@@ -52,15 +52,22 @@ class Shape(Generic[R]):
         fields: Its fields in order, which is the order of a row.
         names: Their names.
         keys: Field names of the primary key, then of each unique key.
+        change: The shape of what replacing a record compares and writes: key and `MUTABLE`
+            fields, or all of it. Its rows hold no more, and it has no other keys.
     """
 
-    def __init__(self, kind: type[R]) -> None:
+    def __init__(self, kind: type[R], only: tuple[str, ...] | None = None) -> None:
         self.kind = kind
         hints = get_type_hints(kind)
         # A record class is a dataclass by convention, which its root cannot say in types.
-        self.fields = tuple(_field(item.name, hints[item.name]) for item in fields(kind))  # type: ignore[arg-type]
+        declared = [item.name for item in fields(kind)]  # type: ignore[arg-type]
+        self.fields = tuple(_field(name, hints[name]) for name in only or declared)
         self.names = tuple(field.name for field in self.fields)
         self.keys: tuple[tuple[str, ...], ...] = (kind.KEY, *kind.UNIQUE)
+        self.change: Shape[R] = self
+        if only is None and kind.MUTABLE is not None:
+            self.change = Shape(kind, kind.KEY + kind.MUTABLE)
+        self._changing = [declared.index(name) for name in self.change.names]
         self._by_name = {field.name: field for field in self.fields}
         self._values = tuple_getter(attrgetter, self.names)
         self._pickers = [tuple_getter(itemgetter, map(self.names.index, key)) for key in self.keys]
@@ -92,6 +99,17 @@ class Shape(Generic[R]):
             if values[at] is not None:
                 values[at] = decode(values[at])
         return self.kind(*values)
+
+    def changing(self, row: Row) -> Row:
+        """Of a whole row, what `change` has."""
+        return tuple([row[at] for at in self._changing])
+
+    def changed(self, row: Row, record: R) -> Row:
+        """The whole row after it was replaced by that record."""
+        values = list(row)
+        for at, value in zip(self._changing, self.change.row(record), strict=True):
+            values[at] = value
+        return tuple(values)
 
     def key(self, row: Row) -> Row:
         """The row's primary key."""

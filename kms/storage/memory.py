@@ -198,6 +198,8 @@ class _Table:
         old = self.rows.get(key)
         if isinstance(change, Delete):
             return self.swap(old, None)
+        if isinstance(change, Replace) and old is not None:
+            row = self._shape.changed(old, change.record)
         taken = key if is_blocked(change, old) else self._held_by_another(row)
         return self.swap(old, row) if taken is None else self._conflict(taken)
 

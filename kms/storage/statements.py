@@ -27,7 +27,7 @@ from sqlalchemy.sql.dml import Update
 from kms.domain.records import Checkpoint, Epoch, Idempotent, Record
 from kms.storage.access import Access, access
 from kms.storage.dialect import unindexed
-from kms.storage.mapping import Row, tuple_getter
+from kms.storage.mapping import Row, shape_of, tuple_getter
 from kms.storage.query import Query
 from kms.storage.tables import HEADS, TABLES, TILES
 
@@ -69,23 +69,25 @@ class Statements:
 
     Attributes:
         insert: Adds rows.
-        replace: Replaces the row of a primary key.
-        replace_expected: Replaces the row only where all of it is as given.
+        replace: Replaces what may change of the row of a primary key.
+        replace_expected: Does so only where all that may change is as given.
         delete: Removes the row of a primary key.
         get: The row of a primary key.
         holders: Per unique key, the primary key of the row that has its values.
         names: Names of the fields.
-        new_names: Names of the `new_` parameters, in the order of a row.
-        old_names: Names of the `old_` parameters, in the order of a row.
+        new_names: Names of the `new_` parameters, in the order of a row of `Shape.change`.
+        old_names: Names of the `old_` parameters, in the same order.
         old_key: Names of the `old_` parameters of the primary key.
     """
 
     def __init__(self, kind: type[Record]) -> None:
         self._table = table = TABLES[kind]
         own_key = [_is(column) for column in table.primary_key.columns]
+        changing = shape_of(kind).change.names
         self.insert = sql_insert(table)
-        self.replace = self._update(own_key)
-        self.replace_expected = self._update([_is(column) for column in table.columns])
+        self.replace = self._update(own_key, changing)
+        expected = [_is(table.columns[name]) for name in changing]
+        self.replace_expected = self._update(expected, changing)
         self.delete = sql_delete(table).where(*own_key)
         self.get = select(table).where(*own_key)
         self.holders = [
@@ -93,8 +95,8 @@ class Statements:
             for unique in kind.UNIQUE
         ]
         self.names = tuple(column.name for column in table.columns)
-        self.new_names = tuple(f"new_{name}" for name in self.names)
-        self.old_names = tuple(f"old_{name}" for name in self.names)
+        self.new_names = tuple(f"new_{name}" for name in changing)
+        self.old_names = tuple(f"old_{name}" for name in changing)
         self.old_key = tuple(f"old_{name}" for name in kind.KEY)
         self._find = lru_cache(maxsize=_FORMS)(self._build_find)
         self._count = lru_cache(maxsize=_FORMS)(self._build_count)
@@ -123,8 +125,9 @@ class Statements:
         equals, names, values = _wanted(query)
         return Asked(self._count(equals), tuple(names), tuple(values))
 
-    def _update(self, where: list[ColumnElement[bool]]) -> Update:
-        rest = [column for column in self._table.columns if not column.primary_key]
+    def _update(self, where: list[ColumnElement[bool]], changing: tuple[str, ...]) -> Update:
+        columns = [self._table.columns[name] for name in changing]
+        rest = [column for column in columns if not column.primary_key]
         new = {column: bindparam(f"new_{column.name}", type_=column.type) for column in rest}
         return update(self._table).where(*where).values(new)
 

@@ -28,8 +28,8 @@ class _Groups:
 
     Attributes:
         inserts: Rows.
-        replaces: New rows, each followed by the primary key.
-        expected: New rows, each followed by the old row.
+        replaces: New rows of `Shape.change`, each followed by the primary key.
+        expected: New rows of `Shape.change`, each followed by the old one.
         deletes: Primary keys.
         touched: Primary keys that are replaced or deleted.
     """
@@ -70,11 +70,11 @@ def _group(changes: Sequence[Change]) -> _Groups:
     groups = _Groups()
     for change in changes:
         kind = type(change.record)
-        shape = shape_of(kind)
-        row = shape.row(change.record)
         if isinstance(change, Insert):
-            groups.inserts[kind].append(row)
+            groups.inserts[kind].append(shape_of(kind).row(change.record))
             continue
+        shape = shape_of(kind).change
+        row = shape.row(change.record)
         key = shape.key(row)
         if key in groups.touched[kind]:
             raise ClashError
@@ -127,7 +127,8 @@ def _write_one(connection: Connection, change: Change) -> Conflict | None:
     if isinstance(change, Insert):
         execute_many(connection, sql.insert, sql.names, [row])
     else:
-        execute_many(connection, sql.replace, sql.new_names + sql.old_key, [row + key])
+        new = shape_of(kind).change.row(change.record)
+        execute_many(connection, sql.replace, sql.new_names + sql.old_key, [new + key])
     return None
 
 

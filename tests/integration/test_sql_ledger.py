@@ -240,8 +240,6 @@ NEWEST = {"order": ("size",), "descending": True, "limit": 64}
         (Certificate, ["authority", "serial"], {"limit": 2}, "serial=?"),
         (Certificate, ["serial"], {"limit": 8}, "serial=?"),
         (Certificate, ["tenant", "serial"], {"limit": 8}, "tenant=? AND serial=?"),
-        (Certificate, ["sha256"], {}, "sha256=?"),
-        (Certificate, ["tenant", "sha256"], {}, "sha256=?"),
         (Certificate, ["tenant", "user", "status"], {}, "tenant=? AND user=?"),
         (Certificate, ["tenant", "user"], BY_SERIAL, "tenant=? AND user=?"),
         (Certificate, ["tenant", "user", "status"], BY_SERIAL, "tenant=? AND user=?"),

@@ -15,7 +15,7 @@ from hsm_drivers.ports import KeyLabel, Purpose, StatementSigner
 from hsm_drivers.software.driver import SoftwareDriver
 from hsm_drivers.state import SignerState
 from kms.domain.authorisation import Caller
-from kms.domain.records import SYSTEM_TENANT, EventId, Role, TenantId
+from kms.domain.records import SYSTEM_TENANT, Role, TenantId
 from kms.services.answers import Answer
 from kms.services.ceremony import Ceremony, CeremonyReport, open_log
 from kms.services.ceremony_plan import load_plan
@@ -28,6 +28,7 @@ from kms.services.idempotency import Call, call
 from kms.services.observing import Silent
 from kms.services.ports import Ledger
 from kms.services.sequencer import Sequencer
+from kms.services.system import SystemIds
 from kms.storage.memory import MemoryLedger
 from kms.tlog.notes import VerifierKey
 from pki.checkers import check_certificate, check_crl
@@ -55,16 +56,6 @@ class SteppingClock:
 
     def advance(self, **parts: float) -> None:
         self.moment += timedelta(**parts)
-
-
-class RandomIds:
-    """Real randomness."""
-
-    def event(self) -> EventId:
-        return EventId(secrets.token_hex(16))
-
-    def random(self, size: int) -> bytes:
-        return secrets.token_bytes(size)
 
 
 def describe(error: KmsError) -> dict[str, Any]:
@@ -101,7 +92,7 @@ def build_core(
     executor: ThreadPoolExecutor,
 ) -> Core:
     observer = Silent()
-    ids = RandomIds()
+    ids = SystemIds()
     sequencer = Sequencer(
         ledger, signer, KeyLabel("log-1"), VerifierKey.parse(vkey), executor, observer
     )

@@ -54,7 +54,6 @@ def upgrade() -> None:
     )
     op.create_index("ix_certificates_authority_status", "certificates", ["authority", "status"])
     op.create_index("ix_certificates_serial", "certificates", ["serial"])
-    op.create_index("ix_certificates_sha256", "certificates", ["sha256"])
     op.create_index("ix_certificates_tenant_device", "certificates", ["tenant", "device"])
     op.create_index("ix_certificates_tenant_serial", "certificates", ["tenant", "serial"])
     op.create_index("ix_certificates_tenant_user", "certificates", ["tenant", "user"])
@@ -137,6 +136,7 @@ def upgrade() -> None:
         sa.Column("scheme", sa.Text(), nullable=False),
         sa.Column("modulus", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("tenant", "fingerprint", name="pk_fingerprints"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "idempotency",
@@ -194,6 +194,7 @@ def upgrade() -> None:
         sa.Column("value", sa.Text(), nullable=False),
         sa.Column("opening", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "event", "field", name="pk_openings"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "policy_versions",
@@ -260,6 +261,7 @@ def upgrade() -> None:
         sa.Column("standing", sa.Text(), nullable=False),
         sa.Column("event", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "user", name="pk_users"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "heads",
