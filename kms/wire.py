@@ -7,15 +7,16 @@ Pure: values in, bytes out. Whatever is written here is a promise to the outside
 import binascii
 import hashlib
 import hmac
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from types import NoneType
 from typing import Any
 
+import msgspec
 import rfc8785
 
 TRANSCRIPT_VERSION = 1
@@ -47,25 +48,25 @@ class WireError(ValueError):
 def canonical(value: object) -> bytes:
     """Canonical JSON (RFC 8785).
 
-    For what leaves and transcripts are made of, the standard library writes the same bytes in a
-    tenth of the time.
+    For what leaves and transcripts are made of, `msgspec` writes the same bytes in a fraction of
+    the time.
 
     Raises:
         WireError: The value has no canonical form (a float out of range, a non-string key).
     """
     try:
         if _is_plain(value):
-            return _write_plain(value).encode()
+            return _write_plain(value)
         return rfc8785.dumps(value)  # type: ignore[arg-type]  # its type is recursive JSON
     except (rfc8785.CanonicalizationError, RecursionError, UnicodeEncodeError) as error:
         raise WireError(f"not representable as canonical JSON: {error}") from error
 
 
 def _is_plain(value: object) -> bool:
-    """Whether `json` writes the value as RFC 8785 does.
+    """Whether `msgspec` writes the value as RFC 8785 does.
 
-    It sorts names by code points where RFC 8785 sorts by UTF-16 units, and writes numbers as
-    Python does: so only ASCII names, no floats, no integers beyond those of a double.
+    It sorts names by code points where RFC 8785 sorts by UTF-16 units, and writes numbers its own
+    way: so only ASCII names, no floats, no integers beyond those of a double.
     """
     if isinstance(value, dict):
         for name, item in value.items():
@@ -86,9 +87,24 @@ def _is_plain(value: object) -> bool:
 
 _MAX_INTEGER = 2**53 - 1
 
-_write_plain = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-).encode
+_write_plain = msgspec.json.Encoder(order="sorted").encode
+
+
+def _known(document: dict[str, Any]) -> bytes:
+    """Canonical JSON of a document of this module.
+
+    Its names are ASCII and its values strings or small integers, so nobody need look; whatever
+    callers bring comes in as `_given`.
+    """
+    try:
+        return _write_plain(document)
+    except UnicodeEncodeError as error:
+        raise WireError(f"not representable as canonical JSON: {error}") from error
+
+
+def _given(value: object) -> msgspec.Raw:
+    """A caller's JSON value as part of a document of this module."""
+    return msgspec.Raw(canonical(value))
 
 
 def b64(data: bytes) -> str:
@@ -111,11 +127,13 @@ def unb64(text: str) -> bytes:
     return data
 
 
+@lru_cache(maxsize=256)  # a batch writes the same few times again and again
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with `Z`, whole seconds."""
     return moment.astimezone(UTC).isoformat(timespec="seconds")[:19] + "Z"
 
 
+@lru_cache(maxsize=256)
 def parse_timestamp(text: str) -> datetime:
     """Undo `timestamp`.
 
@@ -182,7 +200,7 @@ class Transcript:
 
     def encode(self) -> bytes:
         """The transcript's bytes: canonical JSON."""
-        return canonical(
+        return _known(
             {
                 "version": TRANSCRIPT_VERSION,
                 "origin": self.origin,
@@ -201,7 +219,7 @@ class Transcript:
                     for slot in self.slots
                 ],
                 "previous": self.previous,
-                "bindings": [dict(binding) for binding in self.bindings],
+                "bindings": _given([dict(binding) for binding in self.bindings]),
             }
         )
 
@@ -367,7 +385,7 @@ class Leaf:
         Raises:
             WireError: It would exceed `MAX_LEAF`.
         """
-        data = canonical(
+        data = _known(
             {
                 "version": LEAF_VERSION,
                 "event": self.event,
@@ -376,9 +394,9 @@ class Leaf:
                 "origin": self.origin,
                 "commitments": {field.value: text for field, text in self.commitments.items()},
                 "certificates": [item.document() for item in self.certificates],
-                "policy": dict(self.policy) if self.policy is not None else None,
+                "policy": None if self.policy is None else _given(dict(self.policy)),
                 "approvals": list(self.approvals),
-                "detail": dict(self.detail) if self.detail is not None else {},
+                "detail": _given({} if self.detail is None else dict(self.detail)),
             }
         )
         if len(data) > MAX_LEAF:

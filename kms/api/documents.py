@@ -73,15 +73,7 @@ def event(seen: SeenEvent) -> dict[str, Any]:
         "type": record.type,
         "time": timestamp(record.time),
         "leaf": b64(record.leaf),
-        "openings": [
-            {
-                "field": opening.field,
-                "tenant": opening.tenant,
-                "value": opening.value,
-                "opening": b64(opening.opening),
-            }
-            for opening in seen.openings
-        ],
+        "openings": seen.openings,
     }
 
 

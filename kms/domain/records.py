@@ -323,16 +323,17 @@ class Event(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class OpeningRecord(Record):
-    """What opens one commitment of an event; deleted when its person is erased."""
+class EventOpenings(Record):
+    """What opens the commitments of an event, apart from the log: a person's can be erased.
 
-    KEY: ClassVar = ("tenant", "event", "field")
+    `openings` are the documents of `kms.wire.Opening`.
+    """
+
+    KEY: ClassVar = ("tenant", "event")
 
     tenant: TenantId
     event: EventId
-    field: str
-    value: str
-    opening: bytes
+    openings: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Reading: certificates, devices, events. Nothing is shown that no signed checkpoint covers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -11,8 +12,8 @@ from kms.domain.records import (
     Epoch,
     Event,
     EventId,
+    EventOpenings,
     LogId,
-    OpeningRecord,
     Serial,
     TenantId,
     User,
@@ -47,7 +48,7 @@ class SeenEvent:
     """An event as an entitled reader sees it."""
 
     event: Event
-    openings: list[OpeningRecord]
+    openings: tuple[Mapping[str, Any], ...]
 
 
 class Lookup:
@@ -244,6 +245,6 @@ class Lookup:
 
     def _seen(self, event: Event, wanted: bool) -> SeenEvent:  # noqa: FBT001 - private
         if not wanted:
-            return SeenEvent(event, [])
-        openings = self._core.ledger.find(OpeningRecord, tenant=event.tenant, event=event.event)
-        return SeenEvent(event, openings)
+            return SeenEvent(event, ())
+        stored = self._core.ledger.get(EventOpenings, event.tenant, event.event)
+        return SeenEvent(event, () if stored is None else stored.openings)

@@ -4,13 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from kms.domain.records import Checkpoint, Epoch, Event, EventId, LogId, OpeningRecord, TenantId
+from kms.domain.records import Checkpoint, Epoch, Event, EventOpenings, LogId
 from kms.services.ports import Change, Conflict, Insert, Placed, Replace, TreeHead, Unit
 from kms.storage.mapping import Row, shape_of
 from kms.tlog.append import append
 from kms.tlog.hashing import EMPTY_ROOT, leaf_hash
 from kms.tlog.tiles import TILE_BITS, TILE_WIDTH, TileReader
-from kms.wire import Opening
 
 Tiles = Mapping[tuple[int, int], bytes]
 ReadTile = Callable[[int, int, int], bytes | None]
@@ -112,13 +111,10 @@ def unit_changes(unit: Unit, head: TreeHead, index: int, size: int) -> list[Chan
     for at, draft in enumerate(unit.events, index):
         event = Event(head.log, at, draft.tenant, draft.event, draft.type, draft.time, draft.leaf)
         changes.append(Insert(event))
-        changes += [Insert(_opening(draft.event, item)) for item in draft.openings]
+        if draft.openings:
+            documents = tuple([item.document() for item in draft.openings])
+            changes.append(Insert(EventOpenings(draft.tenant, draft.event, documents)))
     return changes
-
-
-def _opening(event: EventId, item: Opening) -> OpeningRecord:
-    tenant = TenantId(item.tenant)
-    return OpeningRecord(tenant, event, item.field.value, item.value, item.opening)
 
 
 def check_reserved(changes: Sequence[Change]) -> None:

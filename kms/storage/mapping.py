@@ -5,7 +5,6 @@ become whole seconds since 1970 and structured values canonical JSON text, so th
 sort in every store exactly as their records do. Both ledgers keep rows, so both mean the same.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -13,6 +12,8 @@ from enum import StrEnum
 from operator import attrgetter, itemgetter
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
 
 from kms.domain.records import Record
 
@@ -175,9 +176,9 @@ def _field(name: str, hint: Any) -> Field:
 def _codec(hint: Any) -> tuple[Column, Codec | None, Codec | None]:
     origin = get_origin(hint)
     if origin is tuple:
-        return Column.JSON, _dump, lambda text: tuple(json.loads(text))
+        return Column.JSON, _dump, lambda text: tuple(_load(text))
     if origin is Mapping:
-        return Column.JSON, _dump, json.loads
+        return Column.JSON, _dump, _load
     if issubclass(hint, StrEnum):
         return Column.TEXT, str, hint
     if hint is str:
@@ -207,6 +208,9 @@ def _time(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-_dump = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict
-).encode
+_json = msgspec.json.Encoder(order="sorted", enc_hook=dict)
+_load = msgspec.json.Decoder().decode
+
+
+def _dump(value: Any) -> str:
+    return _json.encode(value).decode()

@@ -16,10 +16,10 @@ from kms.domain.records import (
     EnrolmentStatus,
     Epoch,
     Event,
+    EventOpenings,
     Fingerprint,
     Idempotent,
     LogId,
-    OpeningRecord,
     Principal,
     Record,
     Serial,
@@ -124,11 +124,11 @@ def test_a_commit_writes_state_events_openings_tree_checkpoint_and_answer(ledger
     assert ledger.get(Event, LOG, 3) == Event(
         LOG, 3, TENANT, drafts[3].event, drafts[3].type, NOW, drafts[3].leaf
     )
-    opening = drafts[0].openings[0]
-    assert ledger.get(OpeningRecord, TENANT, drafts[0].event, opening.field.value) == OpeningRecord(
-        TENANT, drafts[0].event, opening.field.value, opening.value, opening.opening
+    documents = tuple(item.document() for item in drafts[0].openings)
+    assert ledger.get(EventOpenings, TENANT, drafts[0].event) == EventOpenings(
+        TENANT, drafts[0].event, documents
     )
-    assert ledger.count(OpeningRecord) == 10
+    assert ledger.count(EventOpenings) == 5
     assert ledger.get(Enrolment, TENANT, reserved.enrolment) == done
     assert ledger.find(Certificate, sha256=digest("b")) == [certificate("b")]
     assert ledger.find(Idempotent, idempotency_key="b") == [
@@ -180,7 +180,7 @@ def test_only_the_unit_in_conflict_fails(ledger: Ledger):
         draft("c/0").event,
     ]
     assert ledger.find(Certificate) == []
-    assert ledger.count(OpeningRecord) == 6
+    assert ledger.count(EventOpenings) == 3
     assert {item.idempotency_key: item.size for item in ledger.find(Idempotent)} == {
         "taken": 1,
         "a": 3,

@@ -18,7 +18,6 @@ from kms.domain.records import (
     Fingerprint,
     Idempotent,
     LogId,
-    OpeningRecord,
     Principal,
     Record,
     SignerMark,
@@ -45,7 +44,6 @@ KINDS: tuple[type[Record], ...] = (
     SignerMark,
     Idempotent,
     Event,
-    OpeningRecord,
     Checkpoint,
 )
 NAMES = st.sampled_from("abc")

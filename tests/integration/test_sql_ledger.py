@@ -21,9 +21,9 @@ from kms.domain.records import (
     DeviceId,
     Enrolment,
     Event,
+    EventOpenings,
     Fingerprint,
     Idempotent,
-    OpeningRecord,
     Principal,
     Record,
     Reservation,
@@ -202,7 +202,7 @@ def test_a_commit_without_conflict_is_one_transaction(url: str):
     good = ledger.find(Certificate)
     revoked = [replace(item, status=CertificateStatus.REVOKED, revoked_at=NOW) for item in good]
     changes = [Replace(new, old) for new, old in zip(revoked, good, strict=True)]
-    deletes = [Delete(item) for item in ledger.find(OpeningRecord)]
+    deletes = [Delete(item) for item in ledger.find(EventOpenings)]
     ledger.commit([Unit((*changes, *deletes), (draft("revoked"),))])
     assert ledger.find(Certificate) == revoked
     assert steps.count("begin") == steps.count("after-commit") == 3
@@ -254,7 +254,7 @@ NEWEST = {"order": ("size",), "descending": True, "limit": 64}
         (Enrolment, ["status"], {}, "status=?"),
         (Event, ["tenant", "event"], {"limit": 1}, "tenant=? AND event=?"),
         (Fingerprint, ["tenant", "fingerprint*"], {}, "tenant=? AND fingerprint=?"),
-        (OpeningRecord, ["tenant", "event"], {}, "tenant=? AND event=?"),
+        (EventOpenings, ["tenant", "event"], {}, "tenant=? AND event=?"),
         (Principal, ["uri"], {"limit": 2}, "uri=?"),
         (
             Reservation,

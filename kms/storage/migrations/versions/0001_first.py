@@ -190,10 +190,8 @@ def upgrade() -> None:
         "openings",
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("event", sa.Text(), nullable=False),
-        sa.Column("field", sa.Text(), nullable=False),
-        sa.Column("value", sa.Text(), nullable=False),
-        sa.Column("opening", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "event", "field", name="pk_openings"),
+        sa.Column("openings", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "event", name="pk_openings"),
         sqlite_with_rowid=False,
     )
     op.create_table(
