@@ -8,13 +8,20 @@ MAKEFLAGS += --no-print-directory
 
 # Where `make vendor` puts wheels.
 WHEELS ?= var/wheels
+# How often `make soak` kills; SEED, if given, decides whom and when.
+KILLS ?= 1000
+SEED ?=
 PYTEST := .venv/bin/python -m pytest
 RAW_SIGN := var/build/raw_sign
+# How much `make bench` measures: short (two minutes), middle, long (for the record).
+MODE ?= short
+DJANGO_CA := var/build/django-ca
+DJANGO_CA_VERSION := 3.2.0
 
-.PHONY: help demo test serve check bench soak vendor lock clean
+.PHONY: help demo test serve check bench bench-record soak vendor lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
 demo: ## from an empty token to certified devices on a verified log, in var/demo
 	@scripts/setup.sh run
@@ -34,13 +41,20 @@ serve: ## a service of your own, kept in var/kms
 	@scripts/setup.sh run
 	@scripts/serve.sh
 
-bench: $(RAW_SIGN) ## rates as ratios to raw signing on the same token, in var/bench.json
-	@scripts/setup.sh run
-	@.venv/bin/python scripts/bench/bench.py
+bench: $(RAW_SIGN) ## rates as ratios, latencies, scale, in var/bench.json; MODE=short, middle or long
+	@scripts/setup.sh bench
+	@[ "$(MODE)" != long ] || $(MAKE) $(DJANGO_CA)/installed
+	@.venv/bin/python scripts/bench/bench.py --mode "$(MODE)"
+	@.venv/bin/python scripts/bench/plots.py var/bench.json var/bench
 
-soak: ## the tests that take long
+bench-record: ## the long benchmark, written into docs/performance.md
+	@$(MAKE) bench MODE=long
+	@.venv/bin/python scripts/bench/document.py var/bench.json var/bench
+
+soak: ## the tests that take long, and KILLS=1000 kills of a busy service (SEED=… repeats them)
 	@scripts/setup.sh test
 	@$(PYTEST) -q -m slow
+	@.venv/bin/python -m scripts.soak --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 vendor: ## all wheels into var/wheels (or WHEELS=<dir>), for machines without an index
 	@scripts/vendor.sh "$(WHEELS)"
@@ -50,8 +64,15 @@ lock: ## new versions and hashes into requirements/*.txt
 
 clean: ## remove what was built; keeps var/kms and var/wheels
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
-	@rm -rf *.egg-info var/build var/demo var/demo-* var/lock var/setup.log var/bench.json
+	@rm -rf *.egg-info var/build var/demo var/demo-* var/lock var/setup.log var/bench.json var/bench
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# What the long benchmark compares with: never part of the service, nor of its environment.
+$(DJANGO_CA)/installed:
+	@.venv/bin/python -m venv $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --no-input \
+		--only-binary :all: "django-ca[hsm]==$(DJANGO_CA_VERSION)"
+	@touch $@
 
 $(RAW_SIGN): scripts/bench/raw_sign.c
 	@scripts/setup.sh run

@@ -108,7 +108,7 @@ class Ministry:
         return [self.home.device(f"user-{name}", name, **slots) for name in names]
 
     def post(self, path: str, body: object) -> Any:
-        return self.acknowledged.post(self.messenger, path, body, secrets.token_hex(8))
+        return self.acknowledged.post(self.messenger, path, body, secrets.token_hex(8)).document
 
     def enrol(self, point: str = "", passing: int = 1, *, at: str = "proofs") -> Device:
         """Certify a device in two calls, one of which meets the fail point."""

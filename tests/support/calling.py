@@ -56,6 +56,7 @@ class Client:
     def __init__(
         self, home: Home, name: str | None, *, files: tuple[Path, Path] | None = None
     ) -> None:
+        self.name = name
         context = ssl.create_default_context(cafile=home.trust)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         if files or name:

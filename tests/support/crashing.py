@@ -1,8 +1,9 @@
 """A service whose processes kill themselves (SIGKILL) at the step that a test names.
 
 `python -m tests.support.crashing serve --home DIR` is `kms serve` with fail points in its children
-and shorter back-off; the children are this module, too. Steps are numbered by how often they are
-passed, since some are passed many times in one batch:
+and shorter back-off; the children are this module, too. `quick` instead of `serve` has the shorter
+back-off alone. Steps are numbered by how often they are passed, since some are passed many times in
+one batch:
 
     worker:order.<step>, worker:commit.<step>, worker:note.<step>   transactions of the ledger,
         with begin, write, before-commit and after-commit for <step>
@@ -41,6 +42,7 @@ from kms.storage.sql import SqlLedger
 
 CHILD = (sys.executable, "-P", "-m", "tests.support.crashing")
 COMMAND = (*CHILD, "serve")
+QUICK_COMMAND = (*CHILD, "quick")
 QUICK = Timing(tick=0.02, probe=0.2, backoff_first=0.05, backoff_most=0.2)
 ORDER = "fail-point"
 
@@ -141,22 +143,24 @@ def fail_points_of_signer(here: FailPoints) -> None:
     signer_state.SignerState = State  # type: ignore[misc]
 
 
-def supervise(home: Path) -> int:
+def supervise(home: Path, commands: Commands) -> int:
     settings = load(home / "kms.toml")
     configure("supervisor")
-    commands = Commands(signer=(*CHILD, "signer"), worker=(*CHILD, "worker"))
     pin = obtain_pin(settings)
     return serve(settings, pin, bootstrap.probe, commands=commands, timing=QUICK)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("process", choices=("serve", "worker", "signer"))
+    parser.add_argument("process", choices=("serve", "quick", "worker", "signer"))
     parser.add_argument("--home", type=Path)
     parser.add_argument("--config", type=Path)
     options: Any = parser.parse_known_args()[0]
+    if options.process == "quick":
+        return supervise(options.home, Commands())
     if options.process == "serve":
-        return supervise(options.home)
+        commands = Commands(signer=(*CHILD, "signer"), worker=(*CHILD, "worker"))
+        return supervise(options.home, commands)
     here = FailPoints(options.process, options.config.parent)
     install = {"worker": fail_points_of_worker, "signer": fail_points_of_signer}
     install[options.process](here)

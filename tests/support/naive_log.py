@@ -38,6 +38,29 @@ def _split(size: int) -> int:
     return k
 
 
+class GrowingTree:
+    """The same root after each leaf: complete subtrees so far, the largest first."""
+
+    def __init__(self) -> None:
+        self._subtrees: list[tuple[int, bytes]] = []
+
+    def append(self, leaf: bytes) -> None:
+        """Add a leaf hash."""
+        size, found = 1, leaf
+        while self._subtrees and self._subtrees[-1][0] == size:
+            found = hashlib.sha256(b"\x01" + self._subtrees.pop()[1] + found).digest()
+            size *= 2
+        self._subtrees.append((size, found))
+
+    def root(self) -> bytes:
+        if not self._subtrees:
+            return hashlib.sha256(b"").digest()
+        *left, (_, found) = self._subtrees
+        for _, subtree in reversed(left):
+            found = hashlib.sha256(b"\x01" + subtree + found).digest()
+        return found
+
+
 class NaiveLog:
     """Leaves, an Ed25519 key, and the files and texts that C2SP derives from them."""
 

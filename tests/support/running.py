@@ -270,6 +270,17 @@ class Service:
             return pid
         return 0
 
+    def crash(self) -> int:
+        """Kill the supervisor, whose children die with it; answers its process id."""
+        assert self._process is not None
+        children = [pid for name in ("worker", "signer") if (pid := self.pid(name))]
+        supervisor = self.supervisor
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        wait_for(lambda: not any(alive(pid) for pid in children), 10, "children outlived it")
+        return supervisor
+
     def restart(self, name: str) -> None:
         """Kill a child and wait until the service is ready with another one."""
         killed = self.kill(name)
