@@ -7,8 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kms import wire
-from kms.audit import certificates, decisions, lists, receipts, replay, summary, tree
-from kms.audit.epochs import check_beginnings, in_order
+from kms.audit import (
+    certificates,
+    decisions,
+    journal,
+    lists,
+    receipts,
+    replay,
+    signatures,
+    summary,
+    tree,
+)
+from kms.audit.certificates import Inventory
+from kms.audit.epochs import Epoch, check_beginnings, in_order
 from kms.audit.findings import Check
 from kms.audit.history import History
 from kms.audit.layout import Record
@@ -24,12 +35,14 @@ class Given:
         root: DER of the root certificate that is trusted; None takes the log's word for it.
         earlier: Records of earlier epochs, oldest first.
         older: Name and content of an older checkpoint that the log must extend.
+        older_seal: Name and content of an older seal whose journal this one must extend.
         policies: Policies by hash, to decide again what the log says was decided.
     """
 
     root: bytes | None = None
     earlier: tuple[Record, ...] = ()
     older: tuple[str, bytes] | None = None
+    older_seal: tuple[str, bytes] | None = None
     policies: Mapping[str, Policy] = field(default_factory=dict)
 
 
@@ -80,6 +93,7 @@ def assess(record: Record, given: Given) -> Assessment:
     )
     size = current.head.size if current.head else None
     summary.check_summary(summary_check, claims, size, history, inventory, known)
+    signed = _check_journal(record, given, epochs, history, inventory)
     checks = [
         _check_files(record),
         *(check for epoch in epochs for check in epoch.checks),
@@ -90,6 +104,7 @@ def assess(record: Record, given: Given) -> Assessment:
         certificates.check_chains(inventory, history, known, given.root),
         lists.check_lists(record.crls, history, inventory),
         decisions.check_decisions(events, history, inventory, given.policies),
+        *signed,
         summary_check,
     ]
     if given.older is not None:
@@ -99,6 +114,22 @@ def assess(record: Record, given: Given) -> Assessment:
     return Assessment(tuple(checks), origin, size, events, history)
 
 
+def _check_journal(
+    record: Record, given: Given, epochs: list[Epoch], history: History, inventory: Inventory
+) -> list[Check]:
+    """The signer's journal, where the record has a copy."""
+    keys = [epoch.key for epoch in epochs if epoch.key is not None]
+    checks = []
+    if record.journal is not None or record.seal is not None:
+        sound, found = journal.read_journal(record.journal or b"", record.seal, keys)
+        match = signatures.check_signatures(found, epochs, history, inventory, record.crls)
+        checks += [sound, match]
+    if given.older_seal is not None:
+        name, note = given.older_seal
+        checks.append(journal.check_extends(record.journal or b"", name, note, keys))
+    return checks
+
+
 def _check_files(record: Record) -> Check:
     """Nothing in the directory was left unread."""
     check = Check("files", "every file of the record could be read")
@@ -106,4 +137,9 @@ def _check_files(record: Record) -> Check:
     check.examined += len(record.crls) + len(record.receipts)
     for path in sorted(record.oddities):
         check.fail(path, record.oddities[path])
+    if record.journal is None:
+        check.notes.append(
+            "there is no journal of the signer: what was signed and kept out of the log is not"
+            " looked for"
+        )
     return check

@@ -14,7 +14,19 @@ from kms.tlog.tiles import MAX_ENTRY, TILE_WIDTH
 MAX_FILE = 64 * 1024 * 1024
 """Largest file in bytes: a CRL of a million entries, an entry bundle of 256 full leaves."""
 MAX_FILES = 4_000_000
+MAX_JOURNAL = 1 << 30
+"""Largest copy of a journal in bytes: 5.5 million statements."""
 
+_SINGLE = frozenset(
+    {
+        "log.vkey",
+        "openings.json",
+        "summary.json",
+        "log/checkpoint",
+        "signer/journal",
+        "signer/seal",
+    }
+)
 _SKIPPED = frozenset({"token"})
 """Top-level folders that belong to the token, not to the record."""
 
@@ -37,6 +49,8 @@ class Record:
         receipts: Path to content.
         openings: `openings.json`.
         summary: `summary.json`.
+        journal: `signer/journal`.
+        seal: `signer/seal`.
         oddities: Path to what is wrong with it (links, oversized or misnamed files).
     """
 
@@ -49,6 +63,8 @@ class Record:
     receipts: dict[str, bytes] = field(default_factory=dict)
     openings: bytes | None = None
     summary: bytes | None = None
+    journal: bytes | None = None
+    seal: bytes | None = None
     oddities: dict[str, str] = field(default_factory=dict)
 
 
@@ -128,7 +144,7 @@ def _sort(files: dict[str, bytes], oddities: dict[str, str], path: Path, name: s
 
 def _wanted(name: str) -> bool:
     return (
-        name in {"log.vkey", "openings.json", "summary.json", "log/checkpoint"}
+        name in _SINGLE
         or name.startswith(("log/tile/", "events/", "receipts/"))
         or name.endswith((".pem", ".crl"))
     )
@@ -137,6 +153,8 @@ def _wanted(name: str) -> bool:
 def _limit(name: str) -> int:
     if name.startswith("events/"):
         return MAX_ENTRY
+    if name == "signer/journal":
+        return MAX_JOURNAL
     if name.startswith("log/tile/entries/"):
         return TILE_WIDTH * (MAX_ENTRY + 2)
     return MAX_FILE
@@ -150,6 +168,8 @@ def _record(files: dict[str, bytes], oddities: dict[str, str], vkey: str | None)
         vkey=vkey.strip() if vkey is not None else None,
         openings=files.get("openings.json"),
         summary=files.get("summary.json"),
+        journal=files.get("signer/journal"),
+        seal=files.get("signer/seal"),
         oddities=oddities,
     )
     for name, content in files.items():

@@ -77,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar="DIR",
             help="audit directory of an earlier epoch of the log; oldest first",
         )
+        command.add_argument(
+            "--seal",
+            type=Path,
+            metavar="FILE",
+            help="an older seal: the signer's journal must extend what it was for",
+        )
         command.set_defaults(run=run)
     command = commands.add_parser("prove", help="make a receipt for one event")
     _add_common(command)
@@ -112,11 +118,12 @@ def _assess(arguments: argparse.Namespace) -> Assessment:
         if certificate is None:
             raise LayoutError(f"{arguments.root} is not one certificate in PEM")
         root = certificate.public_bytes(Encoding.DER)
-    older = arguments.older
+    older, seal = arguments.older, arguments.seal
     given = Given(
         root=root,
         earlier=tuple(layout.read(directory) for directory in arguments.earlier),
         older=(str(older), layout.read_text(older).encode()) if older else None,
+        older_seal=(str(seal), layout.read_text(seal).encode()) if seal else None,
         policies={policy.hash: policy for policy in _policies(arguments.policy)},
     )
     return assess(_read(arguments), given)
