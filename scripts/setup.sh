@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh run    Debian packages, .venv, what the service needs
 #   scripts/setup.sh test   that, and what the tests need
+#   scripts/setup.sh bench  Debian packages, .venv, what service and benchmark need
 #   scripts/setup.sh venv   Debian packages and an empty .venv
 #
 # KMS_WHEELS=<dir> installs from a directory made by `make vendor` and from nowhere else.
@@ -106,7 +107,7 @@ install_lock() {
 # One stamp for each level: what was installed, by hash. Any change of it installs anew.
 fingerprint() {
     files="requirements/build.txt requirements/run.txt pyproject.toml"
-    [ "$1" = test ] && files="$files requirements/test.txt"
+    [ "$1" = run ] || files="$files requirements/$1.txt"
     # shellcheck disable=SC2086 # a list of words
     { cat $files && .venv/bin/python -VV && pwd; } | sha256sum
 }
@@ -117,7 +118,7 @@ install_level() {
     say "installing the locked requirements ($level)${KMS_WHEELS:+ from $KMS_WHEELS}"
     install_lock build
     install_lock run
-    [ "$level" = run ] || install_lock test
+    [ "$level" = run ] || install_lock "$level"
     # Editable by a plain path entry: what is edited is what runs. Everything that its build needs
     # has just been installed, so nothing is fetched.
     quietly .venv/bin/python -m pip --disable-pip-version-check install --no-input --no-index \
@@ -126,7 +127,7 @@ install_level() {
     fingerprint "$level" >"$stamp"
 }
 
-case $level in venv | run | test) ;; *) say "unknown level: $level"; exit 2 ;; esac
+case $level in venv | run | test | bench) ;; *) say "unknown level: $level"; exit 2 ;; esac
 mkdir -p var
 : >>"$log"
 if command -v flock >/dev/null 2>&1 && [ -z "${KMS_SETUP_LOCKED:-}" ]; then

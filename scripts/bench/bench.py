@@ -1,166 +1,210 @@
-"""`make bench`: how fast the service is, as ratios to what its token can do at all.
+"""`make bench`: how fast the service is, as ratios to what could be had without it.
 
-Sets up tokens, homes and a service in a scratch directory, then measures every row in each round,
-one after the other, so that what disturbs the machine disturbs all rows alike. No absolute time is
-judged. Prints a table, writes JSON.
+Sets up tokens, homes, services and whatever they are compared with in a scratch directory, then
+measures every row in each round, one after the other, so that what disturbs the machine disturbs
+all rows alike. No absolute time is judged. Prints tables, writes JSON and plots.
 """
 
 import argparse
 import json
-import os
-import platform
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+import crowded
+import foreign
 import measures
+import reading
 import report
-from places import MODULE, BenchError, Running, Site, make_site, make_token, running, serve_command
+import rows
+import scale
+from enrolled import learn
+from enrolments import Enrolments, by_load, by_size
+from helpers import HERE, Helper, enrolling, plain
+from machine import Quiet, machine
+from places import BenchError, Running, Site, make_site, make_token, running, serve_command
+from rows import BATCH_SIZE, Sample
 
+from kms.config import load
 from kms.device import Device, MessagingServer
+from kms.storage.sql import SqlLedger
 
 ROOT = Path(__file__).resolve().parents[2]
 RAW_LABEL = "bench-raw"
-BATCH = 100
-BATCH_CONNECTIONS = 4
-SINGLE_CONNECTIONS = 32
+DJANGO_CA = ROOT / "var" / "build" / "django-ca" / "bin" / "python"
 _STATEMENTS = 2_000
-_FIRST_GUESS = 1_000.0
-_SPARE = 1.5
+_WARM = 0.5
+_TUNE = 0.3
+Measurement = Callable[[float], Sample]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One row of one round.
+class Plan:
+    """How much is measured.
 
     Attributes:
-        rate: Of what the row counts, a second.
-        requests: HTTP requests a second; 0 where there are none.
-        cpu: CPU microseconds per counted thing: worker, signer, load client; empty where
-            the row has no service.
-        p50: Median latency of a request in milliseconds; 0 where there are none.
-        p99: As `p50`.
+        rounds: Of all rows.
+        seconds: For each row of a round.
+        sweep: For each point of a plot; 0 leaves the plots out.
+        devices: In the ledger of the scale measurements; 0 leaves them out.
+        django_ca: Whether django-ca is measured.
     """
 
-    rate: float
-    requests: float = 0.0
-    cpu: tuple[float, ...] = ()
-    p50: float = 0.0
-    p99: float = 0.0
+    rounds: int
+    seconds: float
+    sweep: float
+    devices: int
+    django_ca: bool
 
 
-class LoadClient:
-    """The load client's process; see `load.py`."""
-
-    def __init__(self, site: Site) -> None:
-        script = Path(__file__).with_name("load.py")
-        self._process = subprocess.Popen(
-            [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        cert, key = site.client
-        self._say(
-            {
-                "host": "127.0.0.1",
-                "port": site.api,
-                "cert": str(cert),
-                "key": str(key),
-                "trust": str(site.trust),
-            }
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait()
-
-    def ask(self, do: str, **values: Any) -> dict[str, Any]:
-        """One command and its answer.
-
-        Raises:
-            BenchError: The client ended; its traceback stands above.
-        """
-        self._say({"do": do, **values})
-        assert self._process.stdout is not None  # noqa: S101 - for the type checker
-        line = self._process.stdout.readline()
-        if not line:
-            raise BenchError("the load client ended")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def _say(self, value: dict[str, Any]) -> None:
-        assert self._process.stdin is not None  # noqa: S101 - for the type checker
-        self._process.stdin.write(json.dumps(value) + "\n")
-        self._process.stdin.flush()
+MODES = {
+    "short": Plan(rounds=3, seconds=0.5, sweep=0.7, devices=5_000, django_ca=False),
+    "middle": Plan(rounds=5, seconds=1.5, sweep=3.0, devices=100_000, django_ca=False),
+    "long": Plan(rounds=7, seconds=3.0, sweep=15.0, devices=1_000_000, django_ca=True),
+}
+"""Every day in two minutes, before a merge, for the record."""
 
 
-class Enrolments:
-    """Enrolments of one kind, again and again; learns how many devices a run needs."""
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A running service with its client, and all that is measured on or beside it."""
 
-    def __init__(self, client: LoadClient, service: Running, bundle: str, run: str) -> None:
-        self._client = client
-        self._service = service
-        self._bundle = bundle
-        self._run = run
-        self._rate = _FIRST_GUESS
-
-    def __call__(self, seconds: float) -> Sample:
-        """One run; keys are made before it begins."""
-        self._client.ask(
-            "make", bundle=self._bundle, devices=int(self._rate * seconds * _SPARE) + 4 * BATCH
-        )
-        if self._run == "batches":
-            wanted = {"connections": BATCH_CONNECTIONS, "size": BATCH}
-        else:
-            wanted = {"connections": SINGLE_CONNECTIONS}
-        before = self._service.cpu()
-        result = self._client.ask(self._run, seconds=seconds, **wanted)
-        after = self._service.cpu()
-        self._rate = result["devices"] / result["seconds"]
-        used = [after[0] - before[0], after[1] - before[1], result["client_cpu"]]
-        latencies = sorted(result["latencies"])
-        certificates = result["certificates"]
-        return Sample(
-            rate=certificates / result["seconds"],
-            requests=result["requests"] / result["seconds"],
-            cpu=tuple(1e6 * item / certificates for item in used),
-            p50=1e3 * latencies[len(latencies) // 2],
-            p99=1e3 * latencies[int(len(latencies) * 0.99)],
-        )
+    site: Site
+    service: Running
+    client: Helper
+    wanted: dict[str, Measurement]
+    missing: dict[str, str]
 
 
-def rows(
-    client: LoadClient,
-    service: Running,
-    signer: measures.Signer,
-    commits: measures.Commits,
-    raw: Callable[[float], float],
-) -> dict[str, Callable[[float], Sample]]:
-    """What is measured, in the order of a round."""
+@contextmanager
+def setting(directory: Path, raw_sign: Path, plan: Plan) -> Iterator[Setting]:
+    """Everything but the scale measurements, set up and checked."""
+    site = make_site(directory / "service")
+    with ExitStack() as stack:
+        service = stack.enter_context(running(site, serve_command()))
+        client = stack.enter_context(enrolling(site))
+        check(site)
+        enrol(client, 3 * BATCH_SIZE)
+        wanted = {
+            rows.RAW: raw_signing(directory / "raw-token", raw_sign),
+            **signing(stack, directory / "signer"),
+            rows.BATCH: Enrolments(client, "device-identity", service, batch=BATCH_SIZE),
+            rows.BUNDLE: Enrolments(client, "device", service, batch=BATCH_SIZE),
+            rows.SINGLE: Enrolments(client, "device-identity", service),
+            **beside(stack, site, client, directory),
+            **crowded_tokens(directory),
+            **committing(stack, site, directory / "commits"),
+        }
+        others, missing = competitors(stack, directory, plan)
+        yield Setting(site, service, client, wanted | others, missing)
+
+
+def raw_signing(directory: Path, program: Path) -> Measurement:
+    """The C program on a token of its own."""
+    token = make_token(directory, RAW_LABEL)
+    return lambda seconds: Sample(measures.raw_rate(program, token, RAW_LABEL, seconds))
+
+
+def signing(stack: ExitStack, directory: Path) -> dict[str, Measurement]:
+    """A signer without a service."""
+    site = make_site(directory)
+    signer = stack.enter_context(measures.signer(site, site.people, _STATEMENTS))
     return {
-        report.RAW: lambda seconds: Sample(raw(seconds)),
-        report.SIGNER: lambda seconds: Sample(signer.rate(seconds, BATCH)),
-        report.BATCH: Enrolments(client, service, "device-identity", "batches"),
-        report.BUNDLE: Enrolments(client, service, "device", "batches"),
-        report.SINGLE: Enrolments(client, service, "device-identity", "singles"),
-        report.COMMITS: lambda seconds: Sample(
-            commits.rate(seconds, BATCH, int(8_000 * seconds) + BATCH)
+        rows.SIGNER: lambda seconds: Sample(signer.rate(seconds, BATCH_SIZE)),
+        rows.BUILD: lambda seconds: Sample(signer.build_rate(seconds, BATCH_SIZE)),
+    }
+
+
+def beside(stack: ExitStack, site: Site, client: Helper, directory: Path) -> dict[str, Measurement]:
+    """The echo, static files, and the service that commits each call by itself."""
+    recorded = client.ask("sample")
+    echo = stack.enter_context(reading.echo(site, directory / "echo", recorded))
+    echoed = stack.enter_context(enrolling(site, echo.api))
+    each = make_site(directory / "each")
+    slow = stack.enter_context(running(each, variant("commit-each")))
+    slowly = stack.enter_context(enrolling(each))
+    getter = stack.enter_context(plain())
+    return {
+        rows.ECHO: Enrolments(echoed, "device-identity"),
+        rows.EACH: Enrolments(slowly, "device-identity", slow),
+        **reading.reads(getter, site, echo),
+    }
+
+
+def crowded_tokens(directory: Path) -> dict[str, Measurement]:
+    """Tokens with few objects and with many."""
+    sizes = {rows.FEW: rows.FEW_OBJECTS, rows.MANY: rows.MANY_OBJECTS}
+    tokens = {
+        name: crowded.make_crowded(directory / f"token-of-{size}", size)
+        for name, size in sizes.items()
+    }
+
+    def run(token: Path, seconds: float) -> Sample:
+        return Sample(crowded.crowded_rate(token, seconds))
+
+    return {name: partial(run, token) for name, token in tokens.items()}
+
+
+def committing(stack: ExitStack, site: Site, directory: Path) -> dict[str, Measurement]:
+    """A ledger without a service."""
+    ledger = SqlLedger(load(site.config).database_url)
+    try:
+        commits = measures.Commits(directory, learn(ledger))
+    finally:
+        ledger.close()
+    stack.callback(commits.close)
+    return {
+        rows.COMMITS: lambda seconds: Sample(
+            commits.rate(seconds, BATCH_SIZE, int(8_000 * seconds) + BATCH_SIZE)
         ),
-        report.COMMITS_EACH: lambda seconds: Sample(
+        rows.COMMITS_EACH: lambda seconds: Sample(
             commits.rate(seconds, 1, int(2_500 * seconds) + 1)
         ),
     }
+
+
+def competitors(
+    stack: ExitStack, directory: Path, plan: Plan
+) -> tuple[dict[str, Measurement], dict[str, str]]:
+    """Other authorities: what can be measured, and why the rest cannot."""
+    wanted: dict[str, Measurement] = {}
+    missing: dict[str, str] = {}
+    cfssl = stack.enter_context(foreign.cfssl(directory / "cfssl"))
+    if isinstance(cfssl, str):
+        missing[rows.CFSSL] = cfssl
+    else:
+        cfssl.tune(_TUNE)
+        wanted[rows.CFSSL] = lambda seconds: Sample(cfssl.rate(seconds))
+    python = DJANGO_CA if plan.django_ca else None
+    django_ca = stack.enter_context(foreign.django_ca(directory / "django-ca", python))
+    if isinstance(django_ca, str):
+        missing |= dict.fromkeys((rows.DJANGO, rows.DJANGO_HELD), django_ca)
+    else:
+        for name, held in ((rows.DJANGO, False), (rows.DJANGO_HELD, True)):
+            wanted[name] = partial(_django, django_ca, held)
+    return wanted, missing
+
+
+def _django(authority: foreign.DjangoCa, held: bool, seconds: float) -> Sample:  # noqa: FBT001 - bound by name above
+    return Sample(authority.rate(seconds, held=held))
+
+
+def variant(name: str) -> list[str | Path]:
+    """The command of a service that differs in one thing; see `variant.py`."""
+    return [sys.executable, HERE / "variant.py", name, "serve"]
+
+
+def enrol(client: Helper, devices: int) -> None:
+    """Enrol so many, in batches: what the read path shows and records are learned from."""
+    client.ask("make", bundle="device-identity", devices=devices)
+    client.ask("batches", seconds=60.0, connections=1, size=BATCH_SIZE)
 
 
 def check(site: Site) -> None:
@@ -181,112 +225,63 @@ def check(site: Site) -> None:
                 raise BenchError(f"an enrolment did not verify: {outcome}")
 
 
-def measure(directory: Path, raw_sign: Path, rounds: int, seconds: float) -> dict[str, Any]:
+def measure(directory: Path, raw_sign: Path, plan: Plan) -> dict[str, Any]:
     """Everything; answers what goes into the JSON file."""
-    note("setting up tokens, homes and a service")
-    token = make_token(directory / "raw-token", RAW_LABEL)
-    site, signing = make_site(directory / "service"), make_site(directory / "signer")
-    commits = measures.Commits(directory / "commits")
-    quiet = Quiet()
-    with ExitStack() as stack:
-        stack.callback(commits.close)
-        service = stack.enter_context(running(site, serve_command()))
-        people = signing.people
-        signer = stack.enter_context(measures.signer(signing, people, _STATEMENTS))
-        client = stack.enter_context(LoadClient(site))
-        check(site)
-        raw = partial(measures.raw_rate, raw_sign, token, RAW_LABEL)
-        wanted = rows(client, service, signer, commits, raw)
-        samples = _rounds(wanted, rounds, seconds)
-    stages = _stages(site, seconds)
+    quiet, began = Quiet(), time.monotonic()
+    note("setting up tokens, homes and services")
+    with setting(directory, raw_sign, plan) as at:
+        samples = rounds(at.wanted, plan)
+        summaries = report.rows(samples)
+        sweeps = swept(at.client, summaries[rows.SINGLE]["rate"] / 2, plan)
+    note("stages of the worker")
+    stages = staged(at.site, plan.seconds)
+    grown = scale.measure(directory / "scale", plan.devices, note) if plan.devices else None
     return {
         "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "rounds": rounds,
-        "seconds": seconds,
+        "plan": asdict(plan),
         "machine": machine() | quiet.shares(),
-        "rows": {name: report.summary(name, samples) for name in wanted},
+        "took_seconds": time.monotonic() - began,
+        "ratios": report.ratios(samples, at.missing),
+        "rows": summaries,
         "samples": [{name: asdict(one) for name, one in each.items()} for each in samples],
+        **sweeps,
         "stages": stages,
+        "scale": grown,
     }
 
 
-def _rounds(
-    wanted: dict[str, Callable[[float], Sample]], rounds: int, seconds: float
-) -> list[dict[str, Sample]]:
-    for name in (report.BATCH, report.BUNDLE, report.SINGLE):
-        wanted[name](min(seconds, 0.5))  # caches filled, rates known
+def rounds(wanted: dict[str, Measurement], plan: Plan) -> list[dict[str, Sample]]:
+    """Every row in every round."""
+    for run in wanted.values():
+        if isinstance(run, Enrolments):
+            run(min(plan.seconds, _WARM))  # caches filled, rates known
     samples = []
-    for number in range(rounds):
-        note(f"round {number + 1} of {rounds}")
-        samples.append({name: run(seconds) for name, run in wanted.items()})
+    for number in range(plan.rounds):
+        note(f"round {number + 1} of {plan.rounds}")
+        samples.append({name: run(plan.seconds) for name, run in wanted.items()})
     return samples
 
 
-def _stages(site: Site, seconds: float) -> dict[str, Any]:
-    """A second pass with a clock on the worker's stages."""
-    note("stages of the worker")
-    command: list[str | Path] = [sys.executable, Path(__file__).with_name("stages.py"), "serve"]
-    with running(site, command) as service, LoadClient(site) as client:
-        enrol = Enrolments(client, service, "device-identity", "batches")
-        enrol(min(seconds, 0.5))
-        before = service.stages()
-        sample = enrol(seconds)
-        after = service.stages()
-    return report.stages(before, after, sample.rate)
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    softhsm = subprocess.run(
-        ["softhsm2-util", "--version"], capture_output=True, text=True, check=False
-    )
+def swept(client: Helper, most: float, plan: Plan) -> dict[str, Any]:
+    """What the plots show."""
+    if not plan.sweep:
+        return {"by_load": [], "by_size": []}
+    note("latency against load, rate against batch size")
     return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": len(models),
-        "system": _pretty_name(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "softhsm": softhsm.stdout.strip(),
-        "module": str(MODULE),
-        "packages": {
-            name: version(name)
-            for name in ("cryptography", "python-pkcs11", "sqlalchemy", "uvicorn", "msgspec")
-        },
+        "by_load": by_load(client, most, plan.sweep),
+        "by_size": by_size(client, min(plan.sweep, plan.seconds)),
     }
 
 
-def _pretty_name() -> str:
-    return platform.freedesktop_os_release().get("PRETTY_NAME", "unknown")
-
-
-class Quiet:
-    """How much of the machine others took while the benchmark ran."""
-
-    def __init__(self) -> None:
-        self._began = self._look()
-
-    def shares(self) -> dict[str, float]:
-        """Shares of all CPU time since: of other processes, and what the host withheld."""
-        total, busy, stolen, own = (
-            now - then for now, then in zip(self._look(), self._began, strict=True)
-        )
-        return {"others": max(0.0, busy - own) / total, "stolen": stolen / total}
-
-    @staticmethod
-    def _look() -> tuple[float, float, float, float]:
-        """Seconds in all, busy and stolen (proc(5): stat), and of this process and its children.
-
-        Children count once they have ended, with all of theirs.
-        """
-        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
-        user, nice, system, idle, waiting, irq, softirq, stolen = map(int, fields)
-        busy = user + nice + system + irq + softirq
-        tick = os.sysconf("SC_CLK_TCK")
-        own = sum(os.times()[:4])
-        total = busy + idle + waiting + stolen
-        return total / tick, busy / tick, stolen / tick, own
+def staged(site: Site, seconds: float) -> dict[str, Any]:
+    """A second pass with a clock on the worker's stages."""
+    with running(site, variant("stages")) as service, enrolling(site) as client:
+        run = Enrolments(client, "device-identity", service, batch=BATCH_SIZE)
+        run(min(seconds, _WARM))
+        before = service.stages()
+        sample = run(seconds)
+        after = service.stages()
+    return report.stages(before, after, sample.rate)
 
 
 @contextmanager
@@ -306,25 +301,40 @@ def note(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def main() -> int:
-    """Run the benchmark; 0 done, 2 when something is missing for it."""
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each row of a round")
+    parser.add_argument("--mode", choices=MODES, default="short")
+    parser.add_argument("--rounds", type=int, help="instead of the mode's")
+    parser.add_argument("--seconds", type=float, help="for each row of a round")
+    parser.add_argument("--sweep", type=float, help="for each point of a plot; 0: no plots")
+    parser.add_argument("--devices", type=int, help="in the large ledger; 0: no large ledger")
     parser.add_argument("--output", type=Path, default=ROOT / "var" / "bench.json")
     parser.add_argument("--raw-sign", type=Path, default=ROOT / "var" / "build" / "raw_sign")
     parser.add_argument("--scratch", type=Path, default=ROOT / "var")
     parser.add_argument("--keep", action="store_true", help="leave the scratch directory")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def planned(given: argparse.Namespace) -> Plan:
+    """The mode's plan with what the command line changes."""
+    names = ("rounds", "seconds", "sweep", "devices")
+    changed = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    return replace(MODES[given.mode], **changed)
+
+
+def main() -> int:
+    """Run the benchmark; 0 done, 2 when something is missing for it."""
+    given = arguments()
     try:
-        with scratch(arguments.scratch, keep=arguments.keep) as directory:
-            found = measure(directory, arguments.raw_sign, arguments.rounds, arguments.seconds)
+        with scratch(given.scratch, keep=given.keep) as directory:
+            found = measure(directory, given.raw_sign, planned(given))
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    arguments.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(report.table(found))
-    note(f"all of it: {arguments.output}")
+    given.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(report.tables(found))
+    note(f"all of it: {given.output}")
     return 0
 
 

@@ -5,13 +5,21 @@ Commands come as JSON lines on standard input, one answer line each on standard 
     {"do": "make", "bundle": B, "devices": N}       make devices with fresh keys, orders encoded
     {"do": "batches", "seconds": S, "connections": C, "size": N}
     {"do": "singles", "seconds": S, "connections": C}
+    {"do": "paced", "seconds": S, "connections": C, "rate": R}      singles, R devices a second
+    {"do": "sample"}                                both answers for one device, as they came
 
 Keys are made and orders encoded in `make`, outside of any measured time. What is measured includes
 the client's own HTTP, its reading of answers and the devices' proofs over the transcripts.
+
+`batches` and `singles` send again as soon as they are answered, and so find the highest rate.
+`paced` sends when it is time, at random moments (a Poisson process), whether the service has kept
+up or not; latencies count from the moment that a device was due, so that a service which stalls
+cannot hide it by stalling its client, too ("coordinated omission").
 """
 
 import asyncio
 import json
+import random
 import secrets
 import ssl
 import sys
@@ -115,19 +123,28 @@ def make_bot(bundle: str) -> Bot:
 
 @dataclass(slots=True)
 class Result:
-    """What a run came to; `latencies` in seconds, of every request."""
+    """What a run came to.
 
+    Attributes:
+        began: When it did, by the clock that all processes share (`time.monotonic`).
+        latencies: Of every request, in seconds; with a pace, of every device from when it was due.
+        marks: Seconds since `began` and certificates, of each batch or device.
+    """
+
+    began: float = 0.0
     seconds: float = 0.0
     client_cpu: float = 0.0
     requests: int = 0
     devices: int = 0
     certificates: int = 0
     latencies: list[float] = field(default_factory=list)
+    marks: list[tuple[float, int]] = field(default_factory=list)
 
     def done(self, devices: int, certificates: int) -> None:
         """Count what was certified."""
         self.devices += devices
         self.certificates += certificates
+        self.marks.append((time.monotonic() - self.began, certificates))
 
 
 class Load:
@@ -160,20 +177,52 @@ class Load:
     ) -> dict[str, Any]:
         context = self._target.context()
         links = [await self._open(context) for _ in range(connections)]
-        result = Result()
-        started, cpu = time.perf_counter(), time.process_time()
+        result = Result(began=time.monotonic())
+        cpu = time.process_time()
 
         async def keep_going(link: Connection) -> None:
             timed = _Timed(link, result)
-            while self._waiting and time.perf_counter() - started < seconds:
+            while self._waiting and time.monotonic() - result.began < seconds:
                 await step(timed, result)
 
         await asyncio.gather(*map(keep_going, links))
-        result.seconds = time.perf_counter() - started
+        result.seconds = time.monotonic() - result.began
         result.client_cpu = time.process_time() - cpu
         for link in links:
             await link.close()
         return asdict(result)
+
+    async def paced(self, seconds: float, connections: int, rate: float) -> dict[str, Any]:
+        """Enrol one by one, each when it is due."""
+        context = self._target.context()
+        links = [await self._open(context) for _ in range(connections)]
+        due = deque(_moments(seconds, rate))
+        result = Result(began=time.monotonic())
+
+        async def take_turns(link: Connection) -> None:
+            timed = _Timed(link, Result())
+            while due and self._waiting:
+                moment = due.popleft()
+                await asyncio.sleep(max(0.0, moment - (time.monotonic() - result.began)))
+                await self._single(timed, result)
+                result.latencies.append(time.monotonic() - result.began - moment)
+
+        await asyncio.gather(*map(take_turns, links))
+        result.seconds = time.monotonic() - result.began
+        for link in links:
+            await link.close()
+        return asdict(result)
+
+    async def sample(self) -> dict[str, Any]:
+        """Enrol one device; the documents that it was answered with."""
+        bot, anything = make_bot("device-identity"), msgspec.json.Decoder()
+        link = await self._open(self._target.context())
+        ordered = await link.post("/v1/enrolments", bot.order, anything)
+        proofs = bot.proofs(msgspec.convert(ordered, Ordered))
+        path = f"/v1/enrolments/{ordered['enrolment']}/proofs"
+        certified = await link.post(path, msgspec.json.encode({"proofs": proofs}), anything)
+        await link.close()
+        return {"ordered": ordered, "certified": certified}
 
     async def _open(self, context: ssl.SSLContext) -> Connection:
         return await Connection.open(self._target, context)
@@ -219,6 +268,14 @@ class _Timed:
         return value
 
 
+def _moments(seconds: float, rate: float) -> list[float]:
+    """Seconds after the beginning at which devices are due."""
+    moments, now = [], 0.0
+    while (now := now + random.expovariate(rate)) < seconds:
+        moments.append(now)
+    return moments
+
+
 def _body(item: _OrderedItem) -> Ordered:
     if item.body is None:
         raise LoadError(f"a device was refused: {bytes(item.problem)!r}")
@@ -230,7 +287,13 @@ async def main() -> None:
     lines = iter(sys.stdin.readline, "")
     load = Load(Target(**json.loads(next(lines))))
     commands: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]]
-    commands = {"make": load.make, "batches": load.batches, "singles": load.singles}
+    commands = {
+        "make": load.make,
+        "batches": load.batches,
+        "singles": load.singles,
+        "paced": load.paced,
+        "sample": load.sample,
+    }
     for line in lines:
         wanted = json.loads(line)
         answer = await commands[wanted.pop("do")](**wanted)

@@ -40,6 +40,7 @@ class Site:
     Attributes:
         home: Its directory.
         api: Loopback port of the API.
+        public: Loopback port of CRLs, checkpoint and tiles.
         operator: Loopback port of health and metrics.
         expectations: What its devices believe.
         people: Certificate of the people CA, DER.
@@ -47,6 +48,7 @@ class Site:
 
     home: Path
     api: int
+    public: int
     operator: int
     expectations: Expectations
     people: bytes
@@ -68,6 +70,12 @@ class Site:
         return clients / "messenger.pem", clients / "messenger.key"
 
     @property
+    def officer(self) -> tuple[Path, Path]:
+        """Certificate and key of an officer."""
+        clients = self.home / "clients"
+        return clients / "alice.pem", clients / "alice.key"
+
+    @property
     def log(self) -> Path:
         """Log lines of the service."""
         return self.home / "service.log"
@@ -78,6 +86,11 @@ def make_token(directory: Path, label: str) -> Path:
     script = Path(__file__).parents[2] / "softhsm" / "init-token.sh"
     _run([script, directory, label, MODULE])
     return directory
+
+
+def softhsm(token: Path) -> dict[str, str]:
+    """This process's environment, with the token's settings in it."""
+    return os.environ | {"SOFTHSM2_CONF": str(token / "softhsm2.conf")}
 
 
 def make_site(directory: Path) -> Site:
@@ -113,7 +126,7 @@ def make_site(directory: Path) -> Site:
     expectations = Expectations.load(
         TENANT, _pem(certificates["root"]), _pem(certificates["people"]), held["vkey"]
     )
-    return Site(home, api, operator, expectations, base64.b64decode(certificates["people"]))
+    return Site(home, api, public, operator, expectations, base64.b64decode(certificates["people"]))
 
 
 def _kms(home: Path, *arguments: str | Path) -> dict[str, Any]:
@@ -145,15 +158,22 @@ def _pem(encoded: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A service that runs: process ids, to see what it used."""
+    """A service that runs: process ids, to see what it used; how long it took to be ready."""
 
     worker: int
     signer: int
     log: Path
+    start_seconds: float
 
     def cpu(self) -> tuple[float, float]:
         """CPU seconds of worker and signer so far."""
         return _cpu(self.worker), _cpu(self.signer)
+
+    def memory(self) -> int:
+        """Bytes of the worker in memory (proc(5): VmRSS), what it shares with others included."""
+        lines = Path(f"/proc/{self.worker}/status").read_text(encoding="ascii").splitlines()
+        (line,) = (line for line in lines if line.startswith("VmRSS:"))
+        return 1024 * int(line.split()[1])
 
     def stages(self) -> dict[str, Any]:
         """What a worker of `stages.py` has spent so far."""
@@ -181,7 +201,7 @@ def _cpu(pid: int) -> float:
 @contextmanager
 def running(site: Site, command: Sequence[str | Path]) -> Iterator[Running]:
     """The service while the context lasts; ended by its own process id."""
-    log = site.log
+    log, began = site.log, time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--home", site.home],
@@ -191,11 +211,12 @@ def running(site: Site, command: Sequence[str | Path]) -> Iterator[Running]:
         )
     try:
         _await_ready(process, site)
+        took = time.monotonic() - began
         worker, signer = (
             int((site.home / "run" / f"{name}.pid").read_text(encoding="ascii"))
             for name in ("worker", "signer")
         )
-        yield Running(worker, signer, log)
+        yield Running(worker, signer, log, took)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -216,7 +237,7 @@ def _await_ready(process: subprocess.Popen[bytes], site: Site) -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             told = site.log.read_text(encoding="utf-8", errors="replace").splitlines()
             raise BenchError("\n".join(["the service did not start:", *told[-_LAST_LINES:]]))
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 def _ready(port: int) -> bool:

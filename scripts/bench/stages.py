@@ -1,26 +1,20 @@
-"""Where the worker's time goes: the service with a clock on the functions of every stage.
+"""Where the worker's time goes: a clock on the functions of every stage.
 
-    stages.py serve --home DIR      the service; its worker carries the clock
-    stages.py worker …              that worker, started by the supervisor
-
-On SIGUSR1 the worker prints one line to standard error, `{"stages": {name: [seconds, calls]},
-"cpu": seconds}`. Times are CPU time, without waiting. A stage's time is its own: what a stage
-inside it takes is counted there only. What no stage takes (TLS, HTTP, the event loop) is the rest
-of `cpu`.
+`variant.py` puts it into a worker. On SIGUSR1 the worker prints one line to standard error,
+`{"stages": {name: [seconds, calls]}, "cpu": seconds}`. Times are CPU time, without waiting. A
+stage's time is its own: what a stage inside it takes is counted there only. What no stage takes
+(TLS, HTTP, the event loop) is the rest of `cpu`.
 """
 
-import argparse
 import functools
 import importlib
 import json
-import os
 import signal
 import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 STAGES = {
@@ -110,45 +104,8 @@ class StageClock:
         )
 
 
-def _serve(arguments: argparse.Namespace) -> int:
-    from kms.bootstrap import probe  # noqa: PLC0415 - the worker needs none of this
-    from kms.config import load  # noqa: PLC0415 - as above
-    from kms.logs import configure  # noqa: PLC0415 - as above
-    from kms.processes.pin import obtain_pin  # noqa: PLC0415 - as above
-    from kms.processes.supervisor import Commands, serve  # noqa: PLC0415 - as above
-
-    configure("supervisor")
-    settings = load(arguments.home / "kms.toml")
-    worker = (sys.executable, "-P", os.fspath(Path(__file__).resolve()), "worker")
-    return serve(settings, obtain_pin(settings), probe, commands=Commands(worker=worker))
-
-
-def _work(arguments: argparse.Namespace) -> int:
-    from kms.bootstrap import run_worker  # noqa: PLC0415 - the supervisor needs none of this
-    from kms.logs import configure  # noqa: PLC0415 - as above
-
-    configure("worker")
+def install() -> None:
+    """Put a clock on this worker; SIGUSR1 makes it tell."""
     clock = StageClock()
     clock.install()
     signal.signal(signal.SIGUSR1, lambda *_: clock.tell())
-    return run_worker(arguments)
-
-
-def main() -> int:
-    """Start what the command line names."""
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers(required=True)
-    served = commands.add_parser("serve")
-    served.add_argument("--home", type=Path, required=True)
-    served.set_defaults(run=_serve)
-    worker = commands.add_parser("worker")
-    worker.add_argument("--config", type=Path, required=True)
-    worker.add_argument("--ready-fd", type=int, required=True)
-    worker.set_defaults(run=_work)
-    arguments = parser.parse_args()
-    status: int = arguments.run(arguments)
-    return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())
