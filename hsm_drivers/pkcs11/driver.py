@@ -113,7 +113,8 @@ class Pkcs11Driver:
         def sign() -> bytes:
             signer = self._signers.get(label)
             if signer is None:
-                signer = objects.signer(self._key_for(label, ObjectClass.PRIVATE_KEY))
+                key = self._key_for(label, ObjectClass.PRIVATE_KEY)
+                signer = objects.signer(key, self._session.module)
                 self._signers[label] = signer
             return signer(message)
 

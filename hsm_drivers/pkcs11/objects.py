@@ -3,12 +3,14 @@
 import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 
 from hsm_drivers import der
 from hsm_drivers.errors import TokenFailureError
+from hsm_drivers.pkcs11 import direct
 from hsm_drivers.ports import KeyAttributes, KeyLabel
 from policies.algorithms import Algorithm, Kind, Scheme, algorithms
 
@@ -176,13 +178,17 @@ def row_of(private: Any) -> Algorithm:
         ) from None
 
 
-def signer(private: Any) -> Callable[[bytes], bytes]:
-    """What signs whole messages with this key; kept and called for as long as the handle holds."""
+def signer(private: Any, module: str) -> Callable[[bytes], bytes]:
+    """What signs whole messages with this key; kept and called for as long as the handle holds.
+
+    Args:
+        private: The key.
+        module: Path of the module that gave it.
+    """
     row = row_of(private)
-    sign = private.sign
     if row.scheme is Scheme.EDDSA:
-        return lambda message: sign(message, mechanism=Mechanism.EDDSA)
+        return partial(private.sign, mechanism=Mechanism.EDDSA)
+    sign = direct.signer(module, private.session.handle, private.handle, Mechanism.ECDSA)
     digest = getattr(hashlib, row.digest or "")
-    return lambda message: der.ecdsa_signature(
-        sign(digest(message).digest(), mechanism=Mechanism.ECDSA)
-    )
+    encoded = der.ecdsa_signature
+    return lambda message: encoded(sign(digest(message).digest()))

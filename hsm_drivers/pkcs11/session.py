@@ -32,6 +32,7 @@ class TokenSession:
     """The session; what touches the token goes through `run`.
 
     Attributes:
+        module: Path of the PKCS#11 module.
         token: Label.
         raw: python-pkcs11's session, while open.
         wrap_mechanism: The token's mechanism for RFC 5649, if it has one.
@@ -58,7 +59,7 @@ class TokenSession:
         self.raw: Any = None
         self.wrap_mechanism: Mechanism | None = None
         self.offered: frozenset[Mechanism] = frozenset()
-        self._module = module
+        self.module = module
         self._pin = pin
         self._forget = forget
         self._owner = threading.get_ident()
@@ -99,7 +100,7 @@ class TokenSession:
     def close(self) -> None:
         """Log out and let module and token go; closing twice is fine."""
         self._drop()
-        _in_use.discard(self._module)
+        _in_use.discard(self.module)
 
     def _drop(self) -> None:
         """End session and module; a token that is gone cannot be told, and need not be."""
@@ -118,7 +119,7 @@ class TokenSession:
         if self._refused is not None:
             raise self._refused
         try:
-            self._library = _started(self._module)
+            self._library = _started(self.module)
             self._log_in()
         except PinRefusedError as error:
             self._refused = error
