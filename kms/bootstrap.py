@@ -31,12 +31,18 @@ from kms.processes.children import EXIT_MISCONFIGURED, EXIT_PIN_REFUSED
 from kms.processes.home import home_lock
 from kms.processes.pin import Pin
 from kms.processes.signer_process import temporary_signer
-from kms.services.ceremony import Ceremony, CeremonyReport, activate_policy, open_log
+from kms.services.ceremony import (
+    FIRST_LOG,
+    Ceremony,
+    CeremonyReport,
+    activate_policy,
+    open_log,
+)
 from kms.services.ceremony_plan import Plan
 from kms.services.checkpoint_checker import check_checkpoint
 from kms.services.core import AuthoritySet, Core, Limits
 from kms.services.crls import SERVICE
-from kms.services.epochs import continue_log, open_next_epoch, remembered_head
+from kms.services.epochs import Loss, continue_log, find_loss, open_next_epoch
 from kms.services.errors import SignerUnavailableError
 from kms.services.events import EventFactory
 from kms.services.facade import Services, compose
@@ -200,13 +206,18 @@ def current_epoch(ledger: Ledger) -> Epoch:
     """The epoch that the log is in.
 
     Raises:
-        NotFoundedError: The log has not been opened.
+        NotFoundedError: The log has not been opened, or has no first event yet.
     """
     head = ledger.head()
     epoch = None if head is None else ledger.get(Epoch, head.log)
-    if epoch is None:
+    if head is None or epoch is None:
         raise NotFoundedError(
             "this home has no log yet: hold the ceremony, `kms authority ceremony --home DIR`"
+        )
+    if not head.size:
+        command = "authority ceremony" if head.log == FIRST_LOG else "log new-epoch"
+        raise NotFoundedError(
+            f"the beginning of {epoch.origin} was interrupted: end it with `kms {command}`"
         )
     return epoch
 
@@ -280,8 +291,21 @@ def hold_ceremony(
     return _in_ceremony(settings, pin, hold)
 
 
-def begin_epoch(settings: Settings, pin: Pin, officers: Sequence[str], reason: str) -> Epoch:
-    """Continue a log that lost events in a new epoch.
+def begin_epoch(
+    settings: Settings,
+    pin: Pin,
+    officers: Sequence[str],
+    reason: str,
+    agree: Callable[[Loss], None],
+) -> Epoch:
+    """Continue a log that lost events in a new epoch, or end a beginning that was interrupted.
+
+    Args:
+        settings: Of the home.
+        pin: Of its token.
+        officers: Who is present; two at least.
+        reason: Why, in a sentence without personal data.
+        agree: Told what was lost before anything is done; ends the command by raising.
 
     Raises:
         KmsError: Nothing was lost, or fewer than two officers are present.
@@ -290,10 +314,11 @@ def begin_epoch(settings: Settings, pin: Pin, officers: Sequence[str], reason: s
 
     async def begin(path: Path) -> Epoch:
         async with _token_and_ledger(settings, path) as (client, ledger, executor):
-            lost = await remembered_head(client, current_epoch(ledger))
-            epoch = await open_next_epoch(ledger, client, executor)
+            loss = await find_loss(ledger, client)
+            agree(loss)
+            epoch = await open_next_epoch(ledger, client, executor, loss)
             core = build_core(settings, ledger, client, epoch, executor, Silent())
-            await continue_log(core, lost, officers, reason)
+            await continue_log(core, loss.signed, officers, reason)
             return epoch
 
     return _in_ceremony(settings, pin, begin)

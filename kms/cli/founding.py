@@ -28,6 +28,7 @@ from pki.names import Subject
 
 if TYPE_CHECKING:
     from kms.services.ceremony import CeremonyReport
+    from kms.services.epochs import Loss
 
 TOKEN_LABEL = Token().label
 CLOSED = "closed"
@@ -270,17 +271,36 @@ def new_epoch(
     *,
     yes: YesOption = False,
 ) -> Shown:
-    """Continue a log that lost events: a new epoch names the last checkpoint of the old one."""
+    """Continue a log that lost events: a new epoch names the last checkpoint of the old one.
+
+    Says first what was lost, and asks the officers. Interrupted, it is ended by the same command.
+    """
     from kms.bootstrap import begin_epoch  # noqa: PLC0415 - remote commands start faster
 
     _check_officers(officer)
-    if not yes:
-        note(f"The log of {settings.home} ends, a new epoch begins: {reason}")
-        _sign_off(officer)
+
+    def agree(loss: "Loss") -> None:
+        note(f"{loss.sentence[0].upper()}{loss.sentence[1:]}.")
+        if not yes:
+            note(_BEFORE_A_NEW_EPOCH)
+            _sign_off(officer)
+
     pin = obtain_pin(settings, pin_fd=pin_fd)
     try:
-        epoch = begin_epoch(settings, pin, officer, reason)
+        epoch = begin_epoch(settings, pin, officer, reason, agree)
     finally:
         pin.clear()
     document = {"log": epoch.log, "origin": epoch.origin, "vkey": epoch.vkey}
-    return Shown(document, sheet(document))
+    return Shown(document, lines(sheet(document), "", _AFTER_A_NEW_EPOCH))
+
+
+_BEFORE_A_NEW_EPOCH = """\
+The log ends there, for good; a new epoch begins, and its first event says so to everybody.
+If a newer copy of the ledger exists (a replica, a later backup, the old host's disk), stop here and
+put that in place instead. Keep the database as it is now: it is evidence."""
+_AFTER_A_NEW_EPOCH = """\
+Next:
+  1. Start the service. What was signed in the lost events is logged as orphaned, and revoked.
+  2. Publish the verifier key: devices and messaging servers need it before they take new receipts.
+  3. Have the devices concerned enrol anew.
+  4. Verify both epochs: kms log export NEW, then kms-audit verify NEW --earlier OLD"""

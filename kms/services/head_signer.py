@@ -19,7 +19,7 @@ from kms.domain.records import Checkpoint as CheckpointRecord
 from kms.domain.records import LogId
 from kms.services.batching import Batcher
 from kms.services.errors import LogUnavailableError, SignerUnavailableError
-from kms.services.heads import first_signed_after, newest_signed
+from kms.services.heads import epoch_number, first_signed_after, newest_epoch, newest_signed
 from kms.services.observing import Observer
 from kms.services.ports import Ledger, LedgerUnavailableError, Placed, TreeHead
 from kms.tlog.checkpoint import Checkpoint
@@ -230,8 +230,17 @@ class HeadSigner:
             raise SignerUnavailableError(f"the token is away: {health.detail}")
         heads = {head.origin: head for head in health.heads}
         self._remembered = heads.get(self._vkey.name)
+        self._check_epoch(newest_epoch(health.heads, self._vkey.name))
         self._check_rollback(self._remembered, self._ledger.head())
         self._known = True
+
+    def _check_epoch(self, newest: Head | None) -> None:
+        """A copy from before a new epoch began may hold all of the old one, and lacks the new."""
+        if newest is not None and epoch_number(newest.origin) > epoch_number(self._vkey.name):
+            raise LogRolledBackError(
+                f"the signer signed {newest.size} events of {newest.origin}, the ledger is in"
+                f" {self._vkey.name} still (an old copy restored?). Run `kms log new-epoch`."
+            )
 
     def _check_rollback(self, remembered: Head | None, committed: TreeHead | None) -> None:
         if remembered is None or remembered.size == 0:

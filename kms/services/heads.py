@@ -1,7 +1,8 @@
 """Which heads of the log are signed. Those between them stay unsigned for good."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from hsm_drivers.ports import Head
 from kms.domain.records import Checkpoint, LogId
 from kms.services.ports import Ledger
 
@@ -16,6 +17,18 @@ def newest_signed(ledger: Ledger, log: LogId) -> Checkpoint | None:
 def first_signed_after(ledger: Ledger, log: LogId, size: int) -> Checkpoint | None:
     """The smallest signed checkpoint beyond `size`; once there is one, always the same."""
     return next(_signed(ledger, log, size, descending=False), None)
+
+
+def epoch_number(origin: str) -> int:
+    """Number of the epoch that an origin names: `<name>/<epoch>`."""
+    return int(origin.rpartition("/")[2])
+
+
+def newest_epoch(heads: Iterable[Head], origin: str) -> Head | None:
+    """Of the heads that the signer remembers, that of the newest epoch of this origin's log."""
+    name = origin.rpartition("/")[0]
+    own = [head for head in heads if head.origin.rpartition("/")[0] == name]
+    return max(own, key=lambda head: epoch_number(head.origin), default=None)
 
 
 def _signed(

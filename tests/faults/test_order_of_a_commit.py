@@ -11,7 +11,7 @@ import pytest
 from hsm_drivers.ports import Purpose, StatementSigner
 from kms.domain.records import Certificate, CertificateStatus, Event, Reason, UserId
 from kms.services.core import Core
-from kms.services.epochs import continue_log, open_next_epoch
+from kms.services.epochs import continue_log, find_loss, open_next_epoch
 from kms.services.errors import (
     KmsError,
     LogUnavailableError,
@@ -197,16 +197,16 @@ async def continue_in_a_new_epoch(made: World, core: Core, executor: ThreadPoolE
     """The way out: the new epoch names the lost head, and what it held is found and revoked."""
     old = core.ledger.head()
     assert old is not None
-    lost = (await made.signer.health()).heads[0]
-    epoch = await open_next_epoch(core.ledger, made.signer, executor)
-    assert epoch.origin == f"{lost.origin.removesuffix('1')}2"
+    loss = await find_loss(core.ledger, made.signer)
+    assert loss.kept == old.size < loss.signed.size
+    epoch = await open_next_epoch(core.ledger, made.signer, executor, loss)
+    assert epoch.origin == f"{loss.signed.origin.removesuffix('1')}2"
     fresh = build_core(core.ledger, made.signer, made.clock, epoch.origin, epoch.vkey, executor)
     with pytest.raises(StateError):
-        await continue_log(fresh, lost, ["alice"], "restored from a copy")
-    sealed = await continue_log(fresh, lost, ["alice", "bob"], "restored from a copy")
-    assert sealed.note is not None
+        await continue_log(fresh, loss.signed, ["alice"], "restored from a copy")
+    await continue_log(fresh, loss.signed, ["alice", "bob"], "restored from a copy")
     leaf = json.loads(core.ledger.find(Event, log=epoch.log)[0].leaf)
-    assert leaf["detail"]["previous"]["size"] == lost.size > old.size
+    assert leaf["detail"]["previous"]["size"] == loss.signed.size
     services = compose(fresh)
     assert await services.upkeep.sweep() == 1
     signed = dict((await made.signer.health()).crl_numbers)

@@ -12,6 +12,7 @@ from kms.cli.doctor.ledger import LedgerFacts
 from kms.config import ConfigError
 from kms.processes.pin import Pin, PinError, obtain_pin
 from kms.processes.signer_process import SignerStartError
+from kms.services.heads import epoch_number, newest_epoch
 from kms.settings import Settings
 from policies.decisions import Protection
 
@@ -161,6 +162,10 @@ def memory(heads: Sequence[Head], facts: LedgerFacts) -> Finding:
     """The last head that the signer signed is one of the ledger's."""
     if facts.head is None:
         return warning("signer-memory", "there is no ledger to compare it with", "mend the ledger")
+    newest = newest_epoch(heads, facts.head.origin)
+    if newest is not None and epoch_number(newest.origin) > facts.head.log:
+        said = f"it signed events of {newest.origin}, the ledger is in {facts.head.origin} still"
+        return failed("signer-memory", said, LOST)
     last = next((head for head in heads if head.origin == facts.head.origin), None)
     if last is None:
         remedy = "the signer's state was lost: restore it, or begin a new epoch"
