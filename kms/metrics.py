@@ -7,12 +7,13 @@ algorithms, error codes), so that nobody outside can make series.
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from kms.services.facade import Services
 from kms.services.ports import LedgerUnavailableError
+from kms.services.turns import Admission, Turns
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -25,6 +26,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._http()
+        self._admission()
         self._log()
         self._signer()
         self._authority()
@@ -47,6 +49,21 @@ class Metrics:
             "kms_refusals_total",
             "Requests and batch items refused, by problem type.",
             ["problem"],
+            registry=self.registry,
+        )
+
+    def _admission(self) -> None:
+        self._wait_seconds = Histogram(
+            "kms_admission_wait_seconds",
+            "How long calls waited for their turn; those that did not have to are not counted.",
+            ["class"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._shed = Counter(
+            "kms_admission_shed_total",
+            "Calls refused because too much was to be done.",
+            ["class", "reason"],
             registry=self.registry,
         )
 
@@ -155,6 +172,10 @@ class Metrics:
             lambda: getattr(core.signer, "waiting", 0),
         )
 
+    def watch_admission(self, admission: Admission) -> None:
+        """Show places and turns of every class whenever metrics are asked for."""
+        self.registry.register(_Places(admission))
+
     def _gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         self.registry.register(_Read(name, meaning, read))
 
@@ -207,6 +228,14 @@ class Metrics:
         """Orphans were found and dealt with."""
         self._orphans.inc(count)
 
+    def waited(self, kind: str, seconds: float) -> None:
+        """A call waited for its turn."""
+        self._wait_seconds.labels(kind).observe(seconds)
+
+    def shed(self, kind: str, reason: str) -> None:
+        """A call was refused because too much was to be done."""
+        self._shed.labels(kind, reason).inc()
+
 
 class _Read(Collector):
     """A gauge whose value is read at the moment of asking."""
@@ -226,3 +255,36 @@ class _Read(Collector):
     def describe(self) -> list[Metric]:
         """Name and type, without reading the value."""
         return [GaugeMetricFamily(self._name, self._meaning)]
+
+
+class _Places(Collector):
+    """Places and turns, read at the moment of asking: calls pay nothing for being counted."""
+
+    _SHOWN: tuple[tuple[str, str, Callable[[Turns], float]], ...] = (
+        ("kms_admission_places", "Calls that may be there at a time.", lambda t: t.room.places),
+        ("kms_admission_held_places", "Calls that are there.", lambda t: t.present),
+        ("kms_admission_serving_calls", "Calls being served.", lambda t: t.serving),
+        (
+            "kms_admission_waiting_calls",
+            "Calls whose body is on its way, or that wait for their turn.",
+            lambda t: t.waiting,
+        ),
+    )
+
+    def __init__(self, admission: Admission) -> None:
+        self._turns = admission.turns
+
+    def collect(self) -> list[Metric]:
+        """One sample a class for each."""
+        found: list[Metric] = []
+        for name, meaning, read in self._SHOWN:
+            gauge = GaugeMetricFamily(name, meaning, labels=["class"])
+            for kind, turns in self._turns.items():
+                gauge.add_metric([kind], read(turns))
+            found.append(gauge)
+        served = CounterMetricFamily(
+            "kms_admission_served", "Calls that had their turn.", labels=["class"]
+        )
+        for kind, turns in self._turns.items():
+            served.add_metric([kind], turns.served)
+        return [*found, served]

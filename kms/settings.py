@@ -235,7 +235,11 @@ class Limits(Section):
     max_body_bytes: int = _count(8 << 20, 1 << 10, 64 << 20, "Largest request body.")
     batch_items: int = _count(1000, 1, 1000, "Most items in a batch call.")
     concurrency: int = _count(
-        256, 1, 10_000, "Requests served at a time; more are answered 503 with Retry-After."
+        256,
+        1,
+        10_000,
+        "Requests that the public listener serves at a time; more are answered 503 with "
+        "Retry-After. [admission] has the API's.",
     )
     enrolment_seconds: int = _count(
         600, 10, 86_400, "How long a device may take for its proofs: the life of a challenge."
@@ -256,6 +260,40 @@ class Limits(Section):
     drain_seconds: int = _count(
         30, 1, 600, "How long accepted requests may take to finish when the service stops."
     )
+
+
+class Admission(Section):
+    """Calls of the API that are served and that wait, by class; further ones get Retry-After.
+
+    More places carry higher peaks over and make answers later; they make nothing faster.
+    """
+
+    revocations: int = _count(
+        16, 1, 1000, "Revocations, disablings and CRLs served at a time, before all other work."
+    )
+    revocations_waiting: int = _count(496, 0, 10_000, "Such calls that may wait.")
+    administration: int = _count(
+        4, 1, 1000, "Officers' other orders served at a time: principals, their certificates."
+    )
+    administration_waiting: int = _count(60, 0, 10_000, "Such calls that may wait.")
+    enrolments: int = _count(64, 1, 1000, "Calls for one device served at a time.")
+    enrolments_waiting: int = _count(
+        192,
+        0,
+        10_000,
+        "Such calls that may wait. With all places taken an answer takes about as "
+        "many milliseconds as there are places, at 1,000 calls a second.",
+    )
+    batches: int = _count(
+        4, 1, 1000, "Batch calls served at a time. Each may hold limits.max_body_bytes of memory."
+    )
+    batches_waiting: int = _count(12, 0, 10_000, "Such calls that may wait, their bodies read.")
+    readings: int = _count(32, 1, 1000, "Reading calls of the API served at a time.")
+    readings_waiting: int = _count(96, 0, 10_000, "Such calls that may wait.")
+    wait_seconds: int = _count(
+        2, 1, 600, "How long a call for one device, or a reading one, may wait for its turn."
+    )
+    long_wait_seconds: int = _count(10, 1, 600, "How long all others may.")
 
 
 class WeakKeys(Section):
@@ -293,6 +331,7 @@ class Settings(Section):
     signer: Signer = Signer()
     users: Users = Users()
     limits: Limits = Limits()
+    admission: Admission = Admission()
     weak_keys: WeakKeys = WeakKeys()
 
     @model_validator(mode="after")

@@ -25,10 +25,12 @@ from kms.api.middleware import Authenticated, Bounded, Observed, Refused, Screen
 from kms.api.observing import HttpObserver, SilentHttp
 from kms.api.openapi import describing
 from kms.api.problems import Problem
+from kms.api.turns import Begun, Placed
 from kms.api.validation import input_error
 from kms.services.errors import KmsError, NotFoundError
 from kms.services.facade import Services
 from kms.services.ports import LedgerUnavailableError
+from kms.services.turns import Admission
 
 LISTENER = "api"
 FAMILIES = (enrolments, certificates, people, principals, events, log, authorities)
@@ -40,7 +42,7 @@ class HttpLimits:
 
     Attributes:
         body: Largest body in bytes.
-        concurrency: Requests served at a time on a listener.
+        concurrency: Requests served at a time on a listener without classes.
         body_seconds: How long a body may take to arrive.
     """
 
@@ -53,6 +55,7 @@ def create_api(
     services: Services,
     limits: HttpLimits | None = None,
     *,
+    admission: Admission | None = None,
     identity: PeerIdentity | None = None,
     observer: HttpObserver | None = None,
 ) -> ASGIApp:
@@ -61,16 +64,18 @@ def create_api(
     Args:
         services: The use cases.
         limits: Bounds on requests.
+        admission: Who is served, waits, or is refused.
         identity: Where the client certificate comes from; the TLS connection by default.
         observer: Told of each request.
     """
-    limits = limits or HttpLimits()
-    refused = services.core.observer.refused
-    routed = Hot(create_routes(services), services)
-    screened = Screened(routed)
-    authenticated = Authenticated(screened, identity or NativeTls(), services.access.authenticate)
-    bounded = Bounded(authenticated, limits.body, limits.body_seconds)
-    return Observed(bounded, LISTENER, observer or SilentHttp(), refused, limits.concurrency)
+    limits, identity = limits or HttpLimits(), identity or NativeTls()
+    admission = admission or Admission(observer=services.core.observer)
+    authenticate = services.access.authenticate
+    screened = Screened(Hot(create_routes(services), services))
+    begun = Begun(Authenticated(screened, identity, authenticate))
+    bounded = Bounded(begun, limits.body, limits.body_seconds)
+    placed = Placed(bounded, admission, identity, authenticate)
+    return Observed(placed, LISTENER, observer or SilentHttp(), services.core.observer.refused)
 
 
 def create_routes(services: Services) -> FastAPI:

@@ -6,6 +6,7 @@ from typing import Any, cast
 from starlette.types import Scope
 
 from kms.domain.authorisation import Caller
+from kms.services.turns import Place
 
 _STATE = "exchange"
 
@@ -20,6 +21,7 @@ class Exchange:
         value: Its JSON value; None for an empty body.
         caller: Who asks; None before authentication and on listeners without it.
         problem: Name of the problem it was answered with.
+        place: Its place among the calls of its class; None on listeners without classes.
     """
 
     request_id: str
@@ -27,6 +29,7 @@ class Exchange:
     value: Any = None
     caller: Caller | None = None
     problem: str | None = None
+    place: Place | None = None
 
 
 def begin(scope: Scope, request_id: str) -> Exchange:

@@ -1,8 +1,10 @@
 """What happens to every request before it is routed, in this order.
 
-    Observed        request id, places bounded, answer for every exception, metrics, log line
+    Observed        request id, answer for every exception, metrics, log line
+    Placed          a place in the class of the call (`kms.api.turns`)
     Bounded         the whole body, limited in size and time
-    Authenticated   certificate → principal, anew for each request
+    Begun           the call's turn
+    Authenticated   certificate → principal, as of now: body and turn may have taken long
     Screened        private key material refused; JSON parsed strictly
 
 Pure ASGI: each stage works on scope, receive and send, raises a `KmsError` to refuse, and leaves
@@ -40,6 +42,9 @@ UNMATCHED = "unmatched"
 LARGE_BODY = 64 << 10
 """Bytes up to which a body is screened at once, in a few milliseconds."""
 _SCREENING_THREADS = 2
+REFUSAL_SECONDS = 0.25
+"""How long one who is refused for want of places waits for the answer: whoever calls again and
+again without a pause costs little then."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 _log = structlog.get_logger()
@@ -70,11 +75,17 @@ class Observed:
         listener: Name of the listener in metrics and log.
         observer: Told of each request.
         refused: Told of each refusal.
-        places: Requests served at a time; more are refused as `overloaded`.
+        places: Requests served at a time, more are refused as `overloaded`; None where a stage
+            behind decides.
     """
 
     def __init__(
-        self, app: ASGIApp, listener: str, observer: HttpObserver, refused: Refused, places: int
+        self,
+        app: ASGIApp,
+        listener: str,
+        observer: HttpObserver,
+        refused: Refused,
+        places: int | None = None,
     ) -> None:
         self._app = app
         self._listener = listener
@@ -108,11 +119,13 @@ class Observed:
         if exchange.problem is not None:
             return  # the framework raises again what it has answered
         found = render(error, exchange, self._refused)
+        if isinstance(error, OverloadedError):
+            await asyncio.sleep(REFUSAL_SECONDS)
         if not answer.status:
             await answer.problem(found)
 
     def _check_places(self) -> None:
-        if self._taken > self._places:
+        if self._places is not None and self._taken > self._places:
             raise OverloadedError("too many requests are being served; try again")
 
     def _report(self, scope: Scope, exchange: Exchange, status: int, seconds: float) -> None:
@@ -160,7 +173,7 @@ class _Answer:
 
 
 class Bounded:
-    """Reads the whole body: at most `size` bytes in at most `seconds`."""
+    """Reads the whole body: at most `size` bytes, or what its class allows, in `seconds`."""
 
     def __init__(self, app: ASGIApp, size: int, seconds: float) -> None:
         self._app = app
@@ -169,15 +182,17 @@ class Bounded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse what is too large or too slow, else go on with the whole body at hand."""
+        exchange = exchanges.of(scope)
+        size = self._size if exchange.place is None else min(self._size, exchange.place.body)
         try:
             async with asyncio.timeout(self._seconds):
-                body = await self._read(receive)
+                body = await self._read(receive, size)
         except TimeoutError:
             raise RequestTimeoutError("the body did not arrive in time") from None
-        exchanges.of(scope).body = body
+        exchange.body = body
         await self._app(scope, _replay(body, receive), send)
 
-    async def _read(self, receive: Receive) -> bytes:
+    async def _read(self, receive: Receive, most: int) -> bytes:
         """The body.
 
         One that is too large is read on and thrown away, up to twice the limit: most clients look
@@ -191,13 +206,13 @@ class Bounded:
                 raise ClientGoneError
             part = message.get("body", b"")
             size += len(part)
-            if size <= self._size:
+            if size <= most:
                 parts.append(part)
             else:
                 parts.clear()
             more = message.get("more_body", False)
-            if size > self._size and (not more or size > 2 * self._size):
-                raise BodyTooLargeError(f"a body may have at most {self._size} bytes")
+            if size > most and (not more or size > 2 * most):
+                raise BodyTooLargeError(f"the body may have at most {most} bytes here")
             if not more:
                 return b"".join(parts)
 

@@ -20,7 +20,7 @@ from kms.api.problems import MEDIA_TYPE, PROBLEMS, TYPE_PREFIX
 from kms.services.errors import KmsError
 
 _REF = "#/components/schemas/{model}"
-_ALWAYS = (400, 401, 403, 408, 413, 422, 431, 500, 503)
+_ALWAYS = (400, 401, 403, 408, 413, 422, 429, 431, 500, 503)
 """Statuses with which any call may be refused."""
 
 _MODELS = [

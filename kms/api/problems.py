@@ -18,8 +18,6 @@ from kms.services.ports import LedgerUnavailableError
 
 TYPE_PREFIX = "urn:sovereign-kms:problem:"
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_SECONDS = 1
-"""What a refused caller is told to wait where waiting helps."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -61,7 +59,8 @@ PROBLEMS: Mapping[type[KmsError], Row] = {
     use_case.SigningRateError: Row(503, "The key has signed all that it may for now"),
     use_case.LogUnavailableError: Row(503, "The log cannot take the event now"),
     LogRolledBackError: Row(503, "The log lost events and is not continued"),
-    use_case.OverloadedError: Row(503, "Too many requests"),
+    use_case.OverloadedError: Row(503, "The service has too much to do"),
+    use_case.TooManyRequestsError: Row(429, "Too many requests"),
     http.MalformedJsonError: Row(400, "The body is not strict JSON"),
     http.UnsupportedMediaTypeError: Row(415, "The body is not declared as JSON"),
     http.MethodNotAllowedError: Row(405, "The method is not offered here"),
@@ -111,7 +110,7 @@ def problem(error: KmsError) -> Problem:
     found = row(error)
     headers = {"content-type": MEDIA_TYPE, "cache-control": "no-store"}
     if error.retry is not Retry.NEVER:
-        headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+        headers["retry-after"] = str(error.after)
     if found.status == 401:
         # RFC 9110 11.6.1 wants a challenge; no scheme is registered for TLS client certificates.
         headers["www-authenticate"] = 'TLS-Client-Certificate realm="sovereign-kms"'

@@ -108,6 +108,7 @@ REMEDIES: Mapping[str, str] = {
     "signing-rate-exceeded": "try again later with the same --idempotency-key; `kms doctor` tells"
     " how the keys stand, signer.certificates_per_hour sets the most",
     "still-running": "wait for the first call to end, then repeat with the same --idempotency-key",
+    "too-many-requests": "try again in a moment, with fewer calls at a time",
     "unauthenticated": "name a client certificate of this service: --as, or --cert and --key",
     "unavailable": "try again in a moment",
     "unknown-principal": "register the principal (`kms principal add`), or use another client",

@@ -27,6 +27,7 @@ from kms.services.core import INFRASTRUCTURE
 from kms.services.errors import KmsError
 from kms.services.facade import Services
 from kms.services.maintenance import Maintenance
+from kms.services.turns import ROOMS, Admission, CallClass, Room
 from kms.settings import Settings
 
 RETRY_SECONDS = 1.0
@@ -57,7 +58,6 @@ async def _work(settings: Settings, ready_fd: int) -> int:
     return 0
 
 
-async def _first(stop: asyncio.Event, work: Awaitable[None]) -> bool:
 @contextlib.asynccontextmanager
 async def _served(listener: Listener) -> AsyncIterator[None]:
     """Serve for as long as the block lasts.
@@ -78,6 +78,7 @@ async def _served(listener: Listener) -> AsyncIterator[None]:
         await serving
 
 
+async def _first(stop: asyncio.Event, work: Awaitable[None]) -> bool:
     """Whether the work was done before a stop was asked for."""
     done, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
     await asyncio.wait({done, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -128,13 +129,29 @@ async def _serve(
         return
     current.append(ServerTls(keeper.certificate, keeper.key, anchor))
     limits = HttpLimits(settings.limits.max_body_bytes, settings.limits.concurrency)
+    admission = Admission(_rooms(settings), metrics)
+    metrics.watch_admission(admission)
     async with _background(keeper.run):
         await serve(
-            _listeners(settings, services, metrics, limits, current[0]),
+            _listeners(settings, services, metrics, limits, admission, current[0]),
             stop,
             ready=lambda _ports: _say_ready(progress, ready_fd),
             drain_seconds=settings.limits.drain_seconds,
         )
+
+
+def _rooms(settings: Settings) -> dict[CallClass, Room]:
+    """The places that the settings give each class; how large bodies may be is not theirs."""
+    given = settings.admission
+    brief, long = float(given.wait_seconds), float(given.long_wait_seconds)
+    wanted = {
+        CallClass.REVOCATION: (given.revocations, given.revocations_waiting, long),
+        CallClass.ADMINISTRATION: (given.administration, given.administration_waiting, long),
+        CallClass.ENROLMENT: (given.enrolments, given.enrolments_waiting, brief),
+        CallClass.BATCH: (given.batches, given.batches_waiting, long),
+        CallClass.READING: (given.readings, given.readings_waiting, brief),
+    }
+    return {kind: Room(*numbers, body=ROOMS[kind].body) for kind, numbers in wanted.items()}
 
 
 def _listeners(
@@ -142,13 +159,14 @@ def _listeners(
     services: Services,
     metrics: Metrics,
     limits: HttpLimits,
+    admission: Admission,
     tls: ServerTls,
 ) -> list[Listener]:
     api, public = settings.listeners.api, settings.listeners.public
     return [
         Listener(
             "api",
-            create_api(services, limits, observer=metrics),
+            create_api(services, limits, admission=admission, observer=metrics),
             api.host,
             api.port,
             tls=tls.context,

@@ -25,6 +25,8 @@ class KmsError(Exception):
 
     problem = "internal"
     retry = Retry.NEVER
+    after = 1
+    """Seconds that a refused caller is told to wait, where waiting helps."""
 
     def __init__(self, detail: str, *, field: str | None = None) -> None:
         super().__init__(detail)
@@ -200,6 +202,20 @@ class LogUnavailableError(UnavailableError):
 
 
 class OverloadedError(UnavailableError):
-    """Too much is waiting."""
+    """Too much is waiting.
+
+    Args:
+        after: Seconds to wait before the next attempt.
+    """
 
     problem = "overloaded"
+
+    def __init__(self, detail: str, *, field: str | None = None, after: int = 1) -> None:
+        super().__init__(detail, field=field)
+        self.after = after
+
+
+class TooManyRequestsError(OverloadedError):
+    """Too much of what is waiting is this caller's."""
+
+    problem = "too-many-requests"

@@ -38,6 +38,14 @@ class Observer(Protocol):
         """Signed but never committed statements were found and dealt with."""
         ...
 
+    def waited(self, kind: str, seconds: float) -> None:
+        """A call of that class had to wait for its turn, and had it or was refused."""
+        ...
+
+    def shed(self, kind: str, reason: str) -> None:
+        """A call of that class was refused because too much was to be done."""
+        ...
+
 
 class Silent:
     """An observer that keeps nothing."""
@@ -64,4 +72,10 @@ class Silent:
         """Nothing."""
 
     def orphans(self, count: int) -> None:
+        """Nothing."""
+
+    def waited(self, kind: str, seconds: float) -> None:
+        """Nothing."""
+
+    def shed(self, kind: str, reason: str) -> None:
         """Nothing."""

@@ -17,11 +17,13 @@ from kms import logs
 from kms.api.app import HttpLimits
 from kms.domain.records import Enrolment, Idempotent
 from kms.services.ports import LedgerUnavailableError, Unit
+from kms.services.turns import ROOMS, CallClass, Room
 from kms.storage.memory import MemoryLedger
 from kms.wire import b64
 from tests.support.api import Site, site
 from tests.support.faulty_signer import FaultySigner
 from tests.support.flow import IDENTITY, enrol, new_device
+from tests.support.patience import until
 
 pytestmark = pytest.mark.anyio
 JSON = ("content-type", "application/json")
@@ -174,16 +176,22 @@ async def test_bodies_are_bounded_in_time(tmp_path: Path):
 
 
 async def test_more_requests_than_places_are_sent_away(tmp_path: Path):
-    async with site(tmp_path, HttpLimits(concurrency=2, body_seconds=1.0)) as made:
+    """Those of slow senders hold places of their class, and of no other."""
+    room = Room(1, 1, seconds=1.0, body=1000)
+    limits = HttpLimits(body_seconds=1.0)
+    async with site(tmp_path, limits, rooms={**ROOMS, CallClass.ENROLMENT: room}) as made:
         session = made.caller("messenger")
         slow = [asyncio.create_task(session.stream("/v1/enrolments", trickle())) for _ in range(2)]
-        await asyncio.sleep(0.2)
-        answer = await session.get("/v1/log")
-        assert problem(answer) == (503, "overloaded")
-        assert answer.headers["retry-after"] == "1"
+        turns = made.admission.turns[CallClass.ENROLMENT]
+        await until(lambda: turns.present == 2)
+        answer = await session.post("/v1/enrolments", {})
+        assert problem(answer) == (429, "too-many-requests")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert (await session.get("/v1/log")).status_code == 200
         for task in slow:
             assert problem(await task) == (408, "request-timeout")
-        assert (await session.get("/v1/log")).status_code == 200
+        assert problem(await session.post("/v1/enrolments", {}))[0] == 422
+        assert turns.present == turns.serving == 0
 
 
 class FullDisk(MemoryLedger):

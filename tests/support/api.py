@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from kms.domain.records import SYSTEM_TENANT, Role, TenantId
 from kms.metrics import Metrics
 from kms.services.facade import Services, compose
 from kms.services.ports import Ledger
+from kms.services.turns import ROOMS, Admission, CallClass, Room
 from kms.wire import unb64
 from tests.support.services import DOMAIN, OFFICER, TENANT, World, decoded, world
 
@@ -82,6 +83,7 @@ class Site:
     public: ASGIApp
     operator: ASGIApp
     clients: dict[str, Client]
+    admission: Admission
 
     def caller(self, name: str | None) -> "Session":
         """A session of that client; None presents no certificate."""
@@ -152,6 +154,7 @@ async def site(
     directory: Path,
     limits: HttpLimits | None = None,
     *,
+    rooms: Mapping[CallClass, Room] = ROOMS,
     ledger: Ledger | None = None,
     wrap_signer: Callable[[StatementSigner], StatementSigner] = lambda signer: signer,
 ) -> AsyncIterator[Site]:
@@ -166,14 +169,17 @@ async def site(
         services.crls.load()
         made.services = services
         metrics.watch(services)
+        admission = Admission(rooms, metrics)
+        metrics.watch_admission(admission)
         built = Site(
             world=made,
             services=services,
             metrics=metrics,
-            api=create_api(services, limits, observer=metrics),
+            api=create_api(services, limits, admission=admission, observer=metrics),
             public=create_public(services, limits, observer=metrics),
             operator=create_operator(services, metrics.registry),
             clients={},
+            admission=admission,
         )
         await services.principals.add_tenant(
             made.call("tenants", OTHER, who=OFFICER), OTHER, "id.other.example"

@@ -46,7 +46,7 @@ def test_statuses_fit_the_branches_of_the_tree():
         if issubclass(kind, InputError):
             assert row.status in {400, 405, 408, 413, 415, 422, 431}
         else:
-            assert row.status in {401, 403, 404, 409, 410, 500, 503}
+            assert row.status in {401, 403, 404, 409, 410, 429, 500, 503}
 
 
 def test_the_document_lists_exactly_the_problems():
