@@ -32,6 +32,10 @@ MAX_AHEAD = 16
 """Requests that may wait behind the one being served; who sends more loses the connection."""
 
 
+class _NoFurtherError(Exception):
+    """Stops the parser. Raised anew each time: an exception keeps what its raising frames held."""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection.
 
@@ -110,7 +114,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if len(self.pipeline) > MAX_AHEAD:
             self.transport.abort()
-            raise self._refusal  # the parser stops
+            raise _NoFurtherError
 
     def on_response_complete(self) -> None:
         """A request is answered."""
@@ -169,7 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_bytes += size
         if self._header_bytes > self.max_headers:
             self._refusal = HeadersTooLargeError(f"headers may have {self.max_headers} bytes")
-            raise self._refusal  # the parser stops and `send_400_response` answers
+            raise _NoFurtherError  # `send_400_response` answers
 
     def _refuse_headers(self) -> None:
         self._refusal = HeadersTooLargeError(f"headers may have {self.max_headers} bytes")
