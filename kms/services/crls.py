@@ -215,7 +215,7 @@ class Crls:
         record = replace(reserved, der=der, entries=entries, event=event.event)
         once = None if request is None else request.record(self._core.clock, _spec(record).encode())
         unit = Unit((Replace(record, expected=reserved),), (event,), once)
-        outcome = await self._core.sequencer.commit(unit)
+        outcome = await self._core.sequencer.commit(unit, urgent=True)
         if isinstance(outcome, Conflict):
             raise UnavailableError(f"the CRL of {reserved.authority} was made meanwhile")
         return self._remember(record)

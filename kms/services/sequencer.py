@@ -93,12 +93,16 @@ class Sequencer:
         """Hashes of complete subtrees of that epoch."""
         return self._heads.nodes(log)
 
-    async def commit(self, unit: Unit, *, fail_safe: bool = False) -> Sealed | Conflict:
+    async def commit(
+        self, unit: Unit, *, fail_safe: bool = False, urgent: bool = False
+    ) -> Sealed | Conflict:
         """Commit one unit.
 
         Args:
             unit: What to commit.
-            fail_safe: True for revocations, which take effect though the token is away.
+            fail_safe: True for revocations, which take effect though the token is away. They are
+                urgent, too.
+            urgent: Before all that waits and is not.
 
         Raises:
             SignerUnavailableError: The head could not be signed. Without `fail_safe` nothing was
@@ -111,7 +115,7 @@ class Sequencer:
         self._idle.clear()
         try:
             batcher = self._free if fail_safe or not unit.events else self._bound
-            (outcome,) = await batcher.submit([unit])
+            (outcome,) = await batcher.submit([unit], urgent=urgent or fail_safe)
             if isinstance(outcome, Exception):
                 raise outcome
             if isinstance(outcome, Conflict):

@@ -11,6 +11,7 @@ from hsm_drivers.ports import (
     KeyLabel,
     KeyRecord,
     KeySpec,
+    Purpose,
     SignerHealth,
     Statement,
     StatementSigner,
@@ -18,7 +19,8 @@ from hsm_drivers.ports import (
 from kms.services.batching import Batcher
 from kms.services.observing import Observer
 
-MAX_STATEMENTS = 2_000
+MAX_STATEMENTS = 1_000
+"""In one request to the signer: larger ones are no faster, and what is urgent waits for them."""
 BACKLOG = 20_000
 
 
@@ -38,8 +40,9 @@ class SharedSigner:
         return self._batcher.waiting
 
     async def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
-        """As `StatementSigner.sign`."""
-        return await self._batcher.submit(list(statements))
+        """As `StatementSigner.sign`; heads and CRLs, for which everyone waits, go first."""
+        urgent = all(item.purpose is not Purpose.CERTIFICATE for item in statements)
+        return await self._batcher.submit(list(statements), urgent=urgent)
 
     async def keys(self) -> list[KeyRecord]:
         """As `StatementSigner.keys`."""
