@@ -18,6 +18,11 @@ from pki.private_material import find_private_key
 from pki.private_structures import LEAST
 
 _MAX_SEGMENTS = 32
+_SEARCHED = 64 << 10
+"""Bytes that are searched of what is refused anyway; a file with a private key is smaller.
+
+A search of megabytes takes a second, and during much of it nothing else is served.
+"""
 _JWK_PRIVATE = frozenset({"d", "k", "priv", "p", "q", "dp", "dq", "qi", "oth"})
 """Private members of RFC 7518 chapter 6, RFC 8037 and the AKP keys of RFC 9964."""
 
@@ -61,7 +66,7 @@ def screen_body(body: bytes) -> Any:
         value = strict_json.parse(body)
         refuse(strict_json.strings(value))
     except MalformedJsonError:
-        refuse([body])
+        refuse([body[:_SEARCHED]])
         raise
     _refuse_containers(value)
     return value

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -25,6 +26,9 @@ from kms.api.protocol import BoundedProtocol
 T = TypeVar("T")
 
 KEEP_ALIVE_SECONDS = 75
+TURN_SECONDS = 0.0005
+"""How long a thread that screens a large body keeps the interpreter when the event loop wants it:
+every wait of a request for a lock, a socket or the disk ends with asking for it."""
 
 _log = structlog.get_logger()
 
@@ -52,6 +56,7 @@ class Listener:
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a worker's main coroutine on uvloop; answers its result."""
+    sys.setswitchinterval(TURN_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 

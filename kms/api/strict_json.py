@@ -14,6 +14,9 @@ MAX_VALUES = 100_000
 Two bytes of JSON can be a hundred of memory: without this, eight megabytes are two hundred.
 """
 
+MAX_STRING = 64 << 10
+"""Most characters of a string; the longest that a call needs is a CSR's, of at most 16 KB."""
+
 
 def parse(body: bytes) -> Any:
     """The value of a JSON text.
@@ -41,7 +44,8 @@ def strings(value: Any) -> Iterator[str]:
     """Every string of a parsed value, names included.
 
     Raises:
-        MalformedJsonError: Nested too deep, or a string that is no Unicode text.
+        MalformedJsonError: Nested too deep, or a string that is too long or no Unicode text; of one
+            that is too long the beginning has been yielded.
     """
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH + 1):
@@ -50,7 +54,9 @@ def strings(value: Any) -> Iterator[str]:
             if isinstance(item, str):
                 if not item.isascii():
                     _refuse_surrogates(item)
-                yield item
+                yield item[:MAX_STRING]
+                if len(item) > MAX_STRING:
+                    raise MalformedJsonError(f"a string is longer than {MAX_STRING} characters")
             elif isinstance(item, list):
                 below += item
             elif isinstance(item, dict):

@@ -135,6 +135,12 @@ async def wide_json(target: Target) -> None:
     await _post(target, b'{"items":[' + b"[]," * (2 * MEGABYTE) + b"[]]}")
 
 
+async def many_strings(target: Target) -> None:
+    """A known client's JSON, all of which has to be searched for private keys."""
+    string = b'"' + b"MIIBIjANBgkq" * 8 + b'",'
+    await _post(target, b'{"items":[' + string * 49_000 + b"0]}")
+
+
 ATTACKS: dict[str, tuple[Round, int]] = {
     "half-open connections": (half_open, 2000),
     "half a ClientHello": (half_hello, 1000),
@@ -147,6 +153,7 @@ ATTACKS: dict[str, tuple[Round, int]] = {
     "huge bodies": (huge_bodies, 8),
     "deep JSON": (deep_json, 8),
     "wide JSON": (wide_json, 8),
+    "JSON of many strings": (many_strings, 8),
 }
 """By name: what one attacker does, and how many there are at a time."""
 

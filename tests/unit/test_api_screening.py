@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 
-from kms.api import screening
+from kms.api import screening, strict_json
 from kms.api.errors import MalformedJsonError
 from kms.api.problems import problem
 from kms.services.errors import PrivateKeyMaterialError
@@ -220,7 +220,7 @@ def seconds(body: bytes) -> float:
         nested,
         lambda size: json.dumps(["some words, " * 20] * (size // 240)).encode(),
         lambda size: json.dumps([["AgEA" * 300]] * (size // 1200)).encode(),
-        lambda size: json.dumps([48, 130, 300] * (size // 15)).encode(),
+        lambda size: json.dumps([48, 130, 300] * (size // 20)).encode(),
     ],
     ids=["keys in keys", "words", "digits", "numbers"],
 )
@@ -237,6 +237,17 @@ def test_escapes_do_not_hide_it():
 
 def test_a_malformed_body_with_a_key_is_first_of_all_a_body_with_a_key():
     refused(b'{"a": 1, "a": "' + TEXTS["PKCS#8 EC in base64"].encode() + b'"')
+
+
+def test_what_is_refused_anyway_costs_little_and_its_beginning_is_searched():
+    key = TEXTS["PKCS#8 EC in base64"]
+    refused(json.dumps([key + "A" * strict_json.MAX_STRING]).encode())
+    refused(key.encode() + b" " * (1 << 20))
+    for body in (b"-----BEGIN " * 700_000, b"[" * (4 << 20), b"[" + b"[]," * (2 << 20) + b"0]"):
+        before = time.thread_time()
+        with pytest.raises(MalformedJsonError):
+            screening.screen_body(body)
+        assert time.thread_time() - before < 0.5  # a fraction of what searching all of it takes
 
 
 def test_public_things_pass():

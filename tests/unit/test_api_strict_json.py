@@ -106,6 +106,15 @@ def test_values_are_bounded(value: str):
         strict_json.parse(many(strict_json.MAX_VALUES + 1))
 
 
+def test_strings_are_bounded_and_their_beginnings_seen():
+    longest = "x" * strict_json.MAX_STRING
+    assert list(strict_json.strings([longest])) == [longest]
+    with pytest.raises(MalformedJsonError):
+        list(strict_json.strings({longest + "y": 1}))
+    found = strict_json.strings([longest + "y"])
+    assert next(found) == longest
+
+
 def test_nothing_of_the_body_is_repeated():
     with pytest.raises(MalformedJsonError) as refused:
         strict_json.parse(b'{"secret-name": 1, "secret-name": 2}')
