@@ -28,6 +28,7 @@ from kms.domain.records import Epoch, Event
 from kms.logs import configure
 from kms.processes.accounts import refuse_foreign
 from kms.processes.children import EXIT_MISCONFIGURED, EXIT_PIN_REFUSED
+from kms.processes.hardening import HardeningError, harden
 from kms.processes.home import home_lock
 from kms.processes.pin import Pin
 from kms.processes.signer_process import temporary_signer
@@ -365,6 +366,7 @@ def run_signer(arguments: argparse.Namespace) -> int:
     from hsm_drivers.signer import serve  # noqa: PLC0415 - as above
     from hsm_drivers.state import SignerState  # noqa: PLC0415 - as above
 
+    harden()
     settings = load(arguments.config)
     with os.fdopen(arguments.pin_fd, "rb") as pipe:
         pin = TokenPin(pipe.read().decode())
@@ -386,9 +388,14 @@ def run_signer(arguments: argparse.Namespace) -> int:
 
 
 def run_worker(arguments: argparse.Namespace) -> int:
-    """Serve requests until SIGTERM; answers the exit status."""
+    """Serve requests until SIGTERM; answers the exit status.
+
+    Under the operator's own user it stays open to inspection, so that `kms doctor` can tell what it
+    has loaded; that user can read the worker's files anyway.
+    """
     from kms.processes.worker import work  # noqa: PLC0415 - signers need no web framework
 
+    harden(closed=arguments.own_user)
     return work(load(arguments.config), arguments.ready_fd)
 
 
@@ -405,6 +412,9 @@ def _parser() -> argparse.ArgumentParser:
     worker = children.add_parser("worker")
     worker.add_argument("--config", type=Path, required=True)
     worker.add_argument("--ready-fd", type=int, required=True)
+    worker.add_argument(
+        "--own-user", action="store_true", help="nobody else's process runs as this user"
+    )
     worker.set_defaults(run=run_worker)
     return parser
 
@@ -421,7 +431,7 @@ def main() -> int:
     except ConfigError as error:
         _log.error(f"{arguments.child}.misconfigured", detail=str(error))
         return EXIT_MISCONFIGURED
-    except (HsmError, SignerUnavailableError, LedgerUnavailableError) as error:
+    except (HsmError, SignerUnavailableError, LedgerUnavailableError, HardeningError) as error:
         _log.error(f"{arguments.child}.ended", detail=str(error))
         return 1
     return status

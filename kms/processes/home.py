@@ -20,7 +20,9 @@ def home_lock(settings: Settings) -> Iterator[None]:
     Raises:
         HomeBusyError: Someone else holds it.
     """
-    settings.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if not settings.run_dir.is_dir():
+        settings.run_dir.mkdir(parents=True, exist_ok=True)
+        settings.run_dir.chmod(0o711)  # whatever the umask: the worker must reach the socket
     path = settings.run_dir / "home.lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:

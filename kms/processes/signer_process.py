@@ -5,7 +5,6 @@ Used by the supervisor for a service, and by local commands (a ceremony) for the
 
 import contextlib
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import structlog
 from kms.config import ConfigError
 from kms.processes.accounts import Account, Separation, separate
 from kms.processes.children import EXIT_PIN_REFUSED, spawn
+from kms.processes.hardening import close_to_inspection, forbid_core_dumps
 from kms.processes.pin import Pin, PinError
 from kms.settings import Settings
 
@@ -131,11 +131,6 @@ def start_signer(
         os.close(pin_fd)
 
 
-def forbid_core_dumps() -> None:
-    """No crash of this process or a child may write memory, and so a PIN, to a disk."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 @contextlib.contextmanager
 def temporary_signer(
     settings: Settings,
@@ -156,6 +151,7 @@ def temporary_signer(
         ConfigError: The configured users or the socket are not to be had.
     """
     forbid_core_dumps()
+    close_to_inspection()
     separation = separate(settings, command[0])
     listening = SignerSocket(settings.signer_socket, None)
     try:

@@ -25,6 +25,7 @@ import structlog
 
 from kms.processes.accounts import Separation, separate
 from kms.processes.children import Backoff, Child, ChildState, spawn
+from kms.processes.hardening import harden
 from kms.processes.home import HomeBusyError, home_lock
 from kms.processes.pin import Pin
 from kms.processes.signer_process import (
@@ -35,7 +36,6 @@ from kms.processes.signer_process import (
     Pulse,
     SignerSocket,
     SignerStartError,
-    forbid_core_dumps,
     start_signer,
     temporary_signer,
 )
@@ -233,6 +233,7 @@ class Supervisor:
         writer = self._ready.renew()
         try:
             flags = ["--config", str(self._settings.path), "--ready-fd", str(writer)]
+            flags += ["--own-user"] if self._separation.separated else []
             return spawn(
                 [*self._commands.worker, *flags],
                 fds=(writer,),
@@ -292,7 +293,7 @@ def serve(
     Raises:
         ConfigError: As `Supervisor.run` says.
     """
-    forbid_core_dumps()
+    harden()
     supervisor = Supervisor(settings, pin, probe, commands=commands, timing=timing)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.request_stop())

@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,22 +23,82 @@ PKCS11 = ("softhsm", "pkcs11", "p11-kit", "opensc")
 
 
 def proc(pid: int, name: str) -> bytes:
-    return Path(f"/proc/{pid}/{name}").read_bytes()
+    """A file of a process; empty where it is closed to its own user, who is not root."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except PermissionError:
+        assert os.geteuid() != 0
+        return b""
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = proc(pid, "status").decode().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def pids_of(service: Service) -> list[int]:
+    return [service.supervisor, service.pid("worker"), service.pid("signer")]
 
 
 def test_only_the_signer_loads_a_module(service: Service):
     with Client(service.home, MESSENGER) as client:
         enrol(client, service.home.device("ada", "ada-maps"))
-    for pid in (service.pid("worker"), service.supervisor):
-        maps = proc(pid, "maps").decode().lower()
-        assert "libc.so" in maps
-        assert not [word for word in PKCS11 if word in maps]
-    assert "libsofthsm2" in proc(service.pid("signer"), "maps").decode()
+    supervisor, worker, signer = (proc(pid, "maps").decode() for pid in pids_of(service))
+    assert "libc.so" in worker
+    for maps in (supervisor, worker):
+        assert not [word for word in PKCS11 if word in maps.lower()]
+    assert "libsofthsm2" in signer or (os.geteuid() != 0 and not signer)
+
+
+def test_no_core_dumps_no_new_rights_no_files_for_others(service: Service):
+    supervisor, *children = pids_of(service)
+    for pid in (supervisor, *children):
+        limits = proc(pid, "limits").decode().splitlines()
+        (core,) = [line.split()[4:6] for line in limits if line.startswith("Max core file size")]
+        assert core == ["0", "0"], pid
+        assert status(pid)["NoNewPrivs"] == "1", pid
+    for pid in children:
+        assert status(pid)["Umask"] == "0077"
+        if service.state()["separated"]:
+            assert int(status(pid)["CapEff"], 16) == int(status(pid)["CapPrm"], 16) == 0
+
+
+LOOK = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+for pid in map(int, sys.argv[1:]):
+    for name in ("mem", "environ", "maps", "fd", "cwd", "exe", "root"):
+        path = f"/proc/{pid}/{name}"
+        try:
+            os.readlink(path) if name in ("cwd", "exe", "root") else (
+                os.listdir(path) if name == "fd" else open(path, "rb").close())
+            print("read", path)
+        except PermissionError:
+            pass
+    if libc.ptrace(16, pid, 0, 0) == 0:  # PTRACE_ATTACH
+        print("traced", pid)
+"""
+
+
+def test_not_even_its_own_user_looks_into_a_process(service: Service):
+    """As whoever runs it, from another process; root alone could, by CAP_SYS_PTRACE."""
+    supervisor, worker, signer = pids_of(service)
+    separated = service.state()["separated"]
+    closed = [worker, signer] if separated else [supervisor, signer]
+    for pid in closed:
+        uid = int(status(pid)["Uid"].split()[0])
+        if uid == 0:
+            continue  # root as a whole service: nobody to keep out, and the doctor warns
+        gid = int(status(pid)["Gid"].split()[0])
+        other = {"user": uid, "group": gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        command = [sys.executable, "-I", "-c", LOOK, str(pid)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=True, **other)
+        assert done.stdout == "", pid
 
 
 def test_the_pin_is_in_no_argument_environment_or_log(service: Service):
     pin = (service.home.token / "pin").read_bytes().strip()
-    pids = [service.supervisor, service.pid("worker"), service.pid("signer")]
+    pids = pids_of(service)
     for pid in pids:
         assert pin not in proc(pid, "cmdline") + proc(pid, "environ")
     assert pin not in service.home.log.read_bytes()
@@ -49,7 +110,7 @@ def test_the_pin_is_in_no_argument_environment_or_log(service: Service):
 def test_users_are_separate_where_they_can_be(service: Service):
     state = service.state()
     owners = {
-        name: Path(f"/proc/{service.pid(name)}").stat().st_uid for name in ("worker", "signer")
+        name: int(status(service.pid(name))["Uid"].split()[0]) for name in ("worker", "signer")
     }
     if state["separated"]:
         assert len({*owners.values(), 0}) == 3

@@ -47,7 +47,9 @@ arguments = argparse.ArgumentParser()
 for flag in ("--socket-fd", "--pin-fd", "--ready-fd"):
     arguments.add_argument(flag, type=int)
 arguments.add_argument("--config", type=Path)
-arguments.add_argument("--ceremony", action="store_true")
+arguments.add_argument("--clock-base", type=float)
+for flag in ("--ceremony", "--own-user"):
+    arguments.add_argument(flag, action="store_true")
 arguments.add_argument("--allow-uid", type=int, action="append")
 options = arguments.parse_args(sys.argv[2:])
 home = options.config.parent

@@ -378,12 +378,15 @@ def test_a_worker_that_has_loaded_a_module(tmp_path: Path) -> None:
 
 def test_processes_of_one_user(tmp_path: Path) -> None:
     worker, signer = tmp_path / "1", tmp_path / "2"
-    worker.mkdir()
-    signer.mkdir()
+    for process in (worker, signer):
+        process.mkdir()
+        (process / "status").write_text("Name:\tpython\nUid:\t7\t7\t7\t7\n")
     found = processes.separated(worker, signer, {"not_separated_because": "not root"})
     assert found.severity is Severity.WARNING
     assert "not root" in found.detail
     assert processes.separated(worker, tmp_path / "3", {}).severity is Severity.WARNING
+    (signer / "status").write_text("Uid:\t8\t8\t8\t8\n")
+    assert processes.separated(worker, signer, {}).severity is Severity.OK
 
 
 def test_users_that_are_missing(tmp_path: Path) -> None:

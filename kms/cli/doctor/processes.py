@@ -89,8 +89,8 @@ def mapped(maps: Path, module: Path) -> Finding:
 def separated(worker: Path, signer: Path, state: Mapping[str, Any]) -> Finding:
     """Worker and signer run under users of their own."""
     try:
-        uids = worker.stat().st_uid, signer.stat().st_uid
-    except OSError:
+        uids = _uid(worker), _uid(signer)
+    except (OSError, LookupError):
         return warning(CHECK, "worker or signer has just ended", "run `kms doctor` again")
     if uids[0] != uids[1]:
         return ok(CHECK, f"worker and signer run as different users ({uids[0]}, {uids[1]})")
@@ -101,6 +101,19 @@ def separated(worker: Path, signer: Path, state: Mapping[str, Any]) -> Finding:
         "start the service as root with the users that scripts/users.sh makes, so that an"
         " intruder in the worker cannot read the signer's memory",
     )
+
+
+def _uid(process: Path) -> int:
+    """Its user: the owner of the directory is root's where the process is closed to inspection.
+
+    Raises:
+        OSError: It has ended.
+        LookupError: The kernel says no user.
+    """
+    for line in (process / "status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("Uid:"):
+            return int(line.split()[1])
+    raise LookupError(f"{process}/status names no user")
 
 
 def _pid(path: Path) -> int | None:
