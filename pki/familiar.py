@@ -26,6 +26,7 @@ _COMMON_NAME = der.oid(names.COMMON_NAME) + bytes((der.UTF8_STRING,))
 _UTC_VALIDITY = 32
 """Bytes of a Validity of two UTCTimes."""
 _MAX_SERIAL = 20
+_NO_TIME = timedelta(0)
 
 
 def remember(
@@ -104,10 +105,10 @@ def _fits(limits: Limits, lifetime: timedelta, spki: bytes, rest: bytes) -> bool
     uri = _only_uri(rest[split + 20 :])
     if uri is None or not names.is_web_uri(uri):
         return False
-    return any(
-        timedelta(0) < lifetime <= shape.longest and uri.startswith(shape.prefixes)
-        for shape in form.shapes
-    )
+    for shape in form.shapes:  # a generator would cost as much again as what it does
+        if _NO_TIME < lifetime <= shape.longest and uri.startswith(shape.prefixes):
+            return True
+    return False
 
 
 def _only_uri(extension: bytes) -> str | None:

@@ -23,9 +23,10 @@ _LABELS = re.compile(
     r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
 )
 _SEGMENT_SAFE = "!$&'()*+,;=:@"  # RFC 3986 pchar beside the unreserved characters
+_CHARACTERS = r"[A-Za-z0-9._~!$&'()*+,;=:@-]*"
 _WEB_URI = re.compile(
     r"https?://(?P<host>[a-z0-9.-]{1,253})(?::[0-9]{1,5})?"
-    r"(?P<path>(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})*)*)"
+    rf"(?P<path>(?:/{_CHARACTERS}(?:%[0-9A-F]{{2}}{_CHARACTERS})*)*)"
 )
 
 
@@ -114,6 +115,7 @@ def is_host_name(text: str) -> bool:
     return not text.rpartition(".")[2].isdigit()  # else it might be an address
 
 
+@lru_cache(maxsize=1024)
 def is_domain(text: str) -> bool:
     """Whether the text is a host name of two labels or more, as URIs in certificates need it.
 
@@ -149,6 +151,8 @@ def _is_ipv4(text: str) -> bool:
 
 
 def _plain_path(path: str) -> bool:
+    if "/." not in path and "/%2E" not in path:
+        return True
     segments = path.replace("%2E", ".").split("/")
     return "." not in segments and ".." not in segments
 

@@ -1,6 +1,7 @@
 """Names and URIs: deterministic, bounded, reversible."""
 
 import re
+import string
 
 import pytest
 from hypothesis import given, settings
@@ -134,3 +135,17 @@ def test_invisible_names_are_refused(value: str):
 def test_other_forms_of_name_are_refused(data: bytes):
     with pytest.raises(DerError):
         names.read_name(der.Reader(data))
+
+
+def is_plain(path: str) -> bool:
+    """RFC 3986 3.3 read character by character: segments of pchars, none of them dots alone."""
+    if path and not path.startswith("/"):
+        return False
+    decoded = re.sub("%[0-9A-F]{2}", "_", path.replace("%2E", "."))
+    plain = string.ascii_letters + string.digits + "._~!$&'()*+,;=:@-/"
+    return set(decoded) <= set(plain) and not {".", ".."} & set(decoded.split("/"))
+
+
+@given(st.text("a/.%2E4Fg:@?#- é\n", max_size=12))
+def test_paths_are_plain_as_the_standard_says(path: str):
+    assert names.is_web_uri(f"https://a.example/{path}") == is_plain(f"/{path}")
