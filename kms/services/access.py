@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from datetime import datetime
 
 from kms.domain.authorisation import Action, Caller, may, reaches
 from kms.domain.records import (
@@ -38,7 +39,7 @@ CACHE = 4096
 @dataclass(frozen=True, slots=True)
 class _Known:
     caller: Caller
-    not_after: float
+    not_after: datetime
     checked: float
 
 
@@ -61,17 +62,16 @@ class Access:
         """
         if certificate is None:
             raise UnauthenticatedError("a client certificate is required")
-        digest = hashlib.sha256(certificate).digest()
-        known = self._known.get(digest)
+        known = self._known.get(certificate)
         now = time.monotonic()
         if known is not None and now - known.checked < STALE_SECONDS:
-            if self._core.clock.now().timestamp() > known.not_after:
+            if self._core.clock.now() > known.not_after:
                 raise CertificateRevokedError("the client certificate has expired")
             return known.caller
-        record = self._standing(certificate, digest.hex())
+        record = self._standing(certificate, hashlib.sha256(certificate).hexdigest())
         caller = self._principal(certificate)
-        self._known[digest] = _Known(caller, record.not_after.timestamp(), now)
-        self._known.move_to_end(digest)
+        self._known[certificate] = _Known(caller, record.not_after, now)
+        self._known.move_to_end(certificate)
         while len(self._known) > CACHE:
             self._known.popitem(last=False)
         return caller

@@ -97,6 +97,7 @@ class Turns:
         self._kind = kind
         self.room = room
         self._observer = observer
+        self._places, self._share = room.places, room.share
         self._held: dict[Who, int] = {}
         self._queues: OrderedDict[Who, deque[asyncio.Future[None]]] = OrderedDict()
         self._pause = itertools.cycle(range(1, _LONGEST_RETRY + 1))
@@ -120,9 +121,9 @@ class Turns:
             OverloadedError: There is no place.
         """
         held = self._held.get(who, 0)
-        if held >= self.room.share:
+        if held >= self._share:
             raise self._refusal(Shed.SHARE)
-        if self.present >= self.room.places:
+        if self.present >= self._places:
             self._make_place(held)
         self._held[who] = held + 1
         self.present += 1
