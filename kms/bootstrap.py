@@ -48,10 +48,11 @@ from kms.services.errors import SignerUnavailableError
 from kms.services.events import EventFactory
 from kms.services.facade import Services, compose
 from kms.services.observing import Observer, Silent
-from kms.services.ports import Ledger, LedgerUnavailableError
+from kms.services.ports import Clock, Ledger, LedgerUnavailableError
 from kms.services.sequencer import Sequencer
 from kms.services.signing import SharedSigner
 from kms.services.system import SystemClock, SystemIds
+from kms.services.verifying import InlineVerifier, SignatureVerifier
 from kms.settings import Settings
 from kms.storage.dialect import database_path
 from kms.storage.migrate import migrate
@@ -167,8 +168,13 @@ def build_core(
     epoch: Epoch,
     executor: ThreadPoolExecutor,
     observer: Observer,
+    verifier: SignatureVerifier | None = None,
+    clock: Clock | None = None,
 ) -> Core:
-    """Everything the use cases need, over one ledger and one signer."""
+    """Everything the use cases need, over one ledger and one signer.
+
+    Proofs are verified in this process, and the clock is the machine's, unless others are given.
+    """
     ids = SystemIds()
     vkey = VerifierKey.parse(epoch.vkey)
     sequencer = Sequencer(ledger, signer, KeyLabel(epoch.key), vkey, executor, observer)
@@ -179,7 +185,7 @@ def build_core(
         ledger=ledger,
         signer=signer,
         sequencer=sequencer,
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         ids=ids,
         policy=policy(settings),
         events=EventFactory(epoch.origin, ids, latest_time(ledger)),
@@ -192,6 +198,7 @@ def build_core(
             crl_interval=timedelta(seconds=settings.limits.crl_interval_seconds),
             keep_answers=timedelta(days=settings.limits.idempotency_days),
         ),
+        verifier=verifier or InlineVerifier(),
         describe=describe,
     )
 
@@ -225,7 +232,11 @@ def current_epoch(ledger: Ledger) -> Epoch:
 
 @contextlib.asynccontextmanager
 async def open_services(
-    settings: Settings, socket_path: Path, observer: Observer
+    settings: Settings,
+    socket_path: Path,
+    observer: Observer,
+    verifier: SignatureVerifier | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Services]:
     """The use cases over the home's ledger and a running signer.
 
@@ -235,7 +246,7 @@ async def open_services(
     async with _token_and_ledger(settings, socket_path) as (client, ledger, executor):
         epoch = current_epoch(ledger)
         signer = SharedSigner(client, observer)
-        core = build_core(settings, ledger, signer, epoch, executor, observer)
+        core = build_core(settings, ledger, signer, epoch, executor, observer, verifier, clock)
         services = compose(core, blocklists(settings))
         services.crls.load()
         yield services
@@ -382,6 +393,7 @@ def run_signer(arguments: argparse.Namespace) -> int:
                 listener,
                 ceremony=arguments.ceremony,
                 allowed_uids=frozenset(arguments.allow_uid),
+                now=SystemClock(arguments.clock_base).now,
                 rates=rates,
             )
     return 0
@@ -396,7 +408,8 @@ def run_worker(arguments: argparse.Namespace) -> int:
     from kms.processes.worker import work  # noqa: PLC0415 - signers need no web framework
 
     harden(closed=arguments.own_user)
-    return work(load(arguments.config), arguments.ready_fd)
+    clock = SystemClock(arguments.clock_base)
+    return work(load(arguments.config), arguments.ready_fd, clock)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -408,6 +421,7 @@ def _parser() -> argparse.ArgumentParser:
     signer.add_argument("--pin-fd", type=int, required=True)
     signer.add_argument("--ceremony", action="store_true")
     signer.add_argument("--allow-uid", type=int, action="append", required=True)
+    signer.add_argument("--clock-base", type=float)
     signer.set_defaults(run=run_signer)
     worker = children.add_parser("worker")
     worker.add_argument("--config", type=Path, required=True)
@@ -415,6 +429,7 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument(
         "--own-user", action="store_true", help="nobody else's process runs as this user"
     )
+    worker.add_argument("--clock-base", type=float)
     worker.set_defaults(run=run_worker)
     return parser
 

@@ -23,10 +23,12 @@ from kms.bootstrap import open_services, refresh_policy
 from kms.metrics import Metrics
 from kms.processes.progress import Progress
 from kms.processes.tls_keeper import TlsKeeper
+from kms.processes.verifier import verifier_process
 from kms.services.core import INFRASTRUCTURE
 from kms.services.errors import KmsError
 from kms.services.facade import Services
 from kms.services.maintenance import Maintenance
+from kms.services.system import SystemClock
 from kms.services.turns import ROOMS, Admission, CallClass, Room
 from kms.settings import Settings
 
@@ -37,20 +39,23 @@ _NEW_OBJECTS = 20_000
 _log = structlog.get_logger()
 
 
-def work(settings: Settings, ready_fd: int) -> int:
+def work(settings: Settings, ready_fd: int, clock: SystemClock) -> int:
     """Serve until SIGTERM; answers the exit status."""
     capture_server_log()
-    return run(_work(settings, ready_fd))
+    return run(_work(settings, ready_fd, clock))
 
 
-async def _work(settings: Settings, ready_fd: int) -> int:
+async def _work(settings: Settings, ready_fd: int, clock: SystemClock) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     metrics = Metrics()
-    async with open_services(settings, settings.signer_socket, metrics) as services:
+    async with (
+        verifier_process() as verifier,
+        open_services(settings, settings.signer_socket, metrics, verifier, clock) as services,
+    ):
         metrics.watch(services)
-        progress = Progress(settings.run_dir / "state.json")
+        progress = Progress(settings.run_dir / "state.json", clock)
         operator = _operator_listener(settings, services, metrics, progress)
         async with _served(operator), _background(Maintenance(services).run):
             if await _first(stop, _prepare(services)):

@@ -19,6 +19,7 @@ from kms.services.events import EventFactory
 from kms.services.observing import Observer
 from kms.services.ports import Clock, Ids, Ledger
 from kms.services.sequencer import Sealed, Sequencer
+from kms.services.verifying import SignatureVerifier
 from pki.certificates import CertificateFactory, CertificateRequest, Issuer, Prepared
 from pki.crl import CrlFactory
 from pki.errors import PkiError
@@ -136,6 +137,7 @@ class Core:
     authorities: AuthoritySet
     observer: Observer
     limits: Limits
+    verifier: SignatureVerifier
     describe: Callable[[KmsError], dict[str, Any]]
     """A refused item as batch answers carry it: `{"status", "problem"}`."""
 

@@ -4,11 +4,12 @@ All slots of a device are certified together or not at all (P5). The TBSCertific
 the reservation alone, so a retry after a crash signs the identical bytes again.
 """
 
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
 
 from kms.domain.authorisation import Caller
 from kms.domain.records import (
@@ -55,6 +56,7 @@ from kms.services.ports import Conflict, EventDraft, Unit
 from kms.services.reads import Reads
 from kms.services.renewal import SlotKey, refuse_reuse, still_followed
 from kms.services.sequencer import Sealed
+from kms.services.verifying import SignatureCheck
 from kms.wire import (
     Committed,
     EnrolmentPurpose,
@@ -65,11 +67,11 @@ from kms.wire import (
     sign_message,
     unb64,
 )
-from pki.certificates import CertificateRequest, Issued, Prepared
+from pki.certificates import CertificateRequest, Issued
 from pki.errors import ProofError
-from pki.keys import PublicKey, parse_public_key
+from pki.keys import parse_public_key
 from pki.names import Subject, device_uri
-from pki.possession import verify_mac, verify_signature
+from pki.possession import verify_mac
 from pki.profiles import certificate_profile
 from policies.algorithms import algorithm
 
@@ -82,6 +84,25 @@ class ProofOrder:
 
     enrolment: EnrolmentId
     proofs: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An enrolment that may be completed; per slot the signature to verify, None for a MAC."""
+
+    enrolment: Enrolment
+    checks: tuple[SignatureCheck | None, ...]
+
+
+class _Basis(msgspec.Struct, frozen=True):
+    """What of a transcript must still be so when it is proven."""
+
+    policy: str
+    origin: str
+    authority: str
+
+
+_basis = msgspec.json.Decoder(_Basis)
 
 
 class EnrolmentProofs:
@@ -100,8 +121,11 @@ class EnrolmentProofs:
         """
         with self._claims.hold([order.enrolment]) as held:
             reads = Reads(self._core.ledger)
-            proven = self._prove(reads, request.caller, order)
-            held.add(key_names(proven))
+            opened = self._open(reads, request.caller, order)
+            (refusal,) = await self._verify([opened])
+            if refusal is not None:
+                raise refusal
+            proven = self._conclude(held, reads, opened)
             certified = await self._certify(request.caller, [proven])
             return await self._commit(request, reads, list(certified), self._single)
 
@@ -110,9 +134,13 @@ class EnrolmentProofs:
         with self._claims.hold() as held:
             reads = Reads(self._core.ledger)
             self._preload(reads, request.caller.tenant, orders)
-            proven = []
-            for at, order in enumerate(orders):
-                proven.append(self._try_prove(held, reads, request.caller, order))
+            opened = [self._try_open(held, reads, request.caller, order) for order in orders]
+            given = [item for item in opened if not isinstance(item, KmsError)]
+            refusals = iter(await self._verify(given))
+            proven: list[Proven | KmsError] = []
+            for at, item in enumerate(opened):
+                refusal = item if isinstance(item, KmsError) else next(refusals)
+                proven.append(refusal or self._try_conclude(held, reads, item))
                 await breathe(at)
             good = [item for item in proven if isinstance(item, Proven)]
             certified = iter(await self._certify(request.caller, good))
@@ -148,21 +176,29 @@ class EnrolmentProofs:
         found = [record for item in ids if (record := reads.get(Enrolment, tenant, item))]
         preload_planning(reads, tenant, found)
 
-    def _try_prove(
+    def _try_open(
         self, held: Held, reads: Reads, caller: Caller, order: ProofOrder | KmsError
-    ) -> Proven | KmsError:
+    ) -> _Opened | KmsError:
         if isinstance(order, KmsError):
             return order
         try:
             held.add([order.enrolment])
-            proven = self._prove(reads, caller, order)
-            held.add(key_names(proven))
+            return self._open(reads, caller, order)
         except REFUSALS as error:
             return error
-        return proven
 
-    def _prove(self, reads: Reads, caller: Caller, order: ProofOrder) -> Proven:
-        """Verify everything about one enrolment; changes nothing."""
+    def _try_conclude(
+        self, held: Held, reads: Reads, opened: _Opened | KmsError
+    ) -> Proven | KmsError:
+        if isinstance(opened, KmsError):
+            return opened
+        try:
+            return self._conclude(held, reads, opened)
+        except REFUSALS as error:
+            return error
+
+    def _open(self, reads: Reads, caller: Caller, order: ProofOrder) -> _Opened:
+        """Everything about one enrolment's proofs but whether its signatures are right."""
         enrolment = reads.get(Enrolment, caller.tenant, order.enrolment)
         if enrolment is None or enrolment.principal != caller.name:
             raise NotFoundError("there is no such enrolment", field="enrolment")
@@ -177,40 +213,37 @@ class EnrolmentProofs:
                 f"one proof is needed for each of the slots {', '.join(sorted(names))}",
                 field="proofs",
             )
-        keys = [self._prove_slot(enrolment, slot, order.proofs) for slot in enrolment.slots]
+        message = sign_message(enrolment.transcript)
+        checks = [_check(slot, message, order.proofs[slot["name"]]) for slot in enrolment.slots]
+        return _Opened(enrolment, tuple(checks))
+
+    async def _verify(self, opened: Sequence[_Opened]) -> list[KmsError | None]:
+        """For each enrolment, the first of its signatures that is refused."""
+        checks = [check for item in opened for check in item.checks if check is not None]
+        answers = iter(await self._core.verifier.verify(checks))
+        return [_first_refusal(item, answers) for item in opened]
+
+    def _conclude(self, held: Held, reads: Reads, opened: _Opened) -> Proven:
+        """What is proven, with the certificates to sign; nobody else works on the same keys."""
+        enrolment = opened.enrolment
         self._refuse_meanwhile(reads, enrolment)
-        slots = tuple(
-            ProvenSlot(slot, key, self._prepare(reads, enrolment, slot, key))
-            for slot, key in zip(enrolment.slots, keys, strict=True)
-        )
-        return Proven(enrolment, slots)
+        slots = tuple(self._proven(reads, enrolment, slot) for slot in enrolment.slots)
+        proven = Proven(enrolment, slots)
+        held.add(key_names(proven))
+        return proven
 
     def _refuse_overtaken(self, enrolment: Enrolment) -> None:
         """What was decided under another policy, log or authority is not signed under this one."""
-        transcript = json.loads(enrolment.transcript)
-        now = {
-            "policy": self._core.policy.hash,
-            "origin": self._core.events.origin,
-            "authority": self._core.authorities[PEOPLE].issuer.authority_id,
-        }
-        if any(transcript[name] != value for name, value in now.items()):
+        basis = _basis.decode(enrolment.transcript)
+        now = _Basis(
+            policy=self._core.policy.hash,
+            origin=self._core.events.origin,
+            authority=self._core.authorities[PEOPLE].issuer.authority_id,
+        )
+        if basis != now:
             raise ChallengeExpiredError(
                 "policy, log or authority have changed since the order; order it again"
             )
-
-    def _prove_slot(
-        self, enrolment: Enrolment, slot: Mapping[str, Any], proofs: Mapping[str, bytes]
-    ) -> PublicKey:
-        key = parse_public_key(unb64(slot["spki"]), algorithm(slot["algorithm"]))
-        proof = proofs[slot["name"]]
-        try:
-            if slot["mac_sha256"] is not None:
-                verify_mac(slot["mac_sha256"], proof)
-            else:
-                verify_signature(key, sign_message(enrolment.transcript), proof)
-        except ProofError as error:
-            raise ProofFailedError(str(error), field=f"proofs.{slot['name']}") from error
-        return key
 
     def _refuse_meanwhile(self, reads: Reads, enrolment: Enrolment) -> None:
         """What was fine at the order may not be any more; ask again before anything is signed."""
@@ -238,12 +271,11 @@ class EnrolmentProofs:
             renewing=renewing,
         )
 
-    def _prepare(
-        self, reads: Reads, enrolment: Enrolment, slot: Mapping[str, Any], key: PublicKey
-    ) -> Prepared:
+    def _proven(self, reads: Reads, enrolment: Enrolment, slot: Mapping[str, Any]) -> ProvenSlot:
         tenant = reads.get(Tenant, enrolment.tenant)
         if tenant is None or tenant.standing is not Standing.ACTIVE:
             raise RevokedError("the tenant is not active")
+        key = parse_public_key(unb64(slot["spki"]), algorithm(slot["algorithm"]))
         request = CertificateRequest(
             profile=certificate_profile(slot["profile"]),
             serial=int(slot["serial"], 16),
@@ -253,7 +285,7 @@ class EnrolmentProofs:
             key=key,
             uris=(device_uri(tenant.identity_domain, enrolment.user, enrolment.device),),
         )
-        return prepare(self._core.authorities[PEOPLE], request)
+        return ProvenSlot(slot, key, prepare(self._core.authorities[PEOPLE], request))
 
     async def _certify(self, caller: Caller, proven: Sequence[Proven]) -> list[Certified]:
         """Sign everything in one batch; a crash from here on leaves orphans for the sweep."""
@@ -402,3 +434,32 @@ class EnrolmentProofs:
             "leaf": b64(item.event.leaf),
             "openings": [opening.document() for opening in item.event.openings],
         }
+
+
+def _check(slot: Mapping[str, Any], message: bytes, proof: bytes) -> SignatureCheck | None:
+    """The signature of a slot, still to be verified; a MAC is verified here.
+
+    Raises:
+        ProofFailedError: The MAC is another.
+    """
+    if slot["mac_sha256"] is None:
+        return SignatureCheck(slot["algorithm"], unb64(slot["spki"]), message, proof)
+    try:
+        verify_mac(slot["mac_sha256"], proof)
+    except ProofError as error:
+        raise _failed(slot, str(error)) from error
+    return None
+
+
+def _first_refusal(opened: _Opened, answers: Iterator[str | None]) -> KmsError | None:
+    """The first refused slot; takes as many answers as the enrolment has signatures."""
+    refused: KmsError | None = None
+    for slot, check in zip(opened.enrolment.slots, opened.checks, strict=True):
+        answer = None if check is None else next(answers)
+        if answer is not None and refused is None:
+            refused = _failed(slot, answer)
+    return refused
+
+
+def _failed(slot: Mapping[str, Any], why: str) -> ProofFailedError:
+    return ProofFailedError(why, field=f"proofs.{slot['name']}")

@@ -29,6 +29,7 @@ from kms.services.observing import Silent
 from kms.services.ports import Ledger
 from kms.services.sequencer import Sequencer
 from kms.services.system import SystemIds
+from kms.services.verifying import InlineVerifier
 from kms.storage.memory import MemoryLedger
 from kms.tlog.notes import VerifierKey
 from pki.checkers import check_certificate, check_crl
@@ -110,6 +111,7 @@ def build_core(
         authorities=authorities,
         observer=observer,
         limits=Limits(),
+        verifier=InlineVerifier(),
         describe=describe,
     )
 
