@@ -23,7 +23,7 @@ from kms.api.hot import Hot
 from kms.api.identity import NativeTls, PeerIdentity
 from kms.api.middleware import Authenticated, Bounded, Observed, Refused, Screened, render
 from kms.api.observing import HttpObserver, SilentHttp
-from kms.api.openapi import describing
+from kms.api.openapi import describing, serving
 from kms.api.problems import Problem
 from kms.api.turns import Begun, Placed
 from kms.api.validation import input_error
@@ -84,6 +84,7 @@ def create_routes(services: Services) -> FastAPI:
         version=kms.__version__,
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,  # the framework would encode it anew each time; see `serving`
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
@@ -91,6 +92,7 @@ def create_routes(services: Services) -> FastAPI:
     for family in FAMILIES:
         app.include_router(family.router)
     app.openapi = describing(app)  # type: ignore[method-assign]  # the documented way
+    app.add_route("/openapi.json", serving(app), include_in_schema=False)
     _answer_errors(app, services.core.observer.refused)
     return app
 
