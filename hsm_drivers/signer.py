@@ -24,10 +24,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import assert_never
 
 from hsm_drivers import frames
-from hsm_drivers.core import SignerCore
+from hsm_drivers.core import SignerCore, utc_now
 from hsm_drivers.errors import HsmError, UnsupportedError
 from hsm_drivers.ports import Driver, KeySpec, Purpose, Statement, StatementChecker
 from hsm_drivers.rates import Rates
@@ -55,6 +56,7 @@ def serve(
     ceremony: bool,
     allowed_uids: frozenset[int],
     rates: Rates | None = None,
+    now: Callable[[], datetime] = utc_now,
 ) -> None:
     """Serve until SIGTERM or SIGINT; the batch at hand is finished and answered first.
 
@@ -68,8 +70,9 @@ def serve(
         ceremony: Whether keys may be made.
         allowed_uids: Users whose processes may connect (SO_PEERCRED); others are closed at once.
         rates: How much each key signs; without them, as much as is asked for.
+        now: Clock, as `SignerCore` has it.
     """
-    core = SignerCore(driver, checkers, state, ceremony=ceremony, rates=rates)
+    core = SignerCore(driver, checkers, state, ceremony=ceremony, now=now, rates=rates)
     with _stop_signals() as stop:
         _Server(core, listener, stop, allowed_uids).run()
 

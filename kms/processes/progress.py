@@ -7,6 +7,7 @@ from typing import Any
 
 from kms.processes.children import ChildState
 from kms.services.readiness import Check
+from kms.services.system import CLOCK_TOLERANCE, SystemClock
 
 _REMEDIES = {
     ChildState.PIN_REFUSED: "the token refused the PIN; it was tried once and is not tried again:"
@@ -22,19 +23,34 @@ class Progress:
 
     Attributes:
         state: The supervisor's `state.json`.
+        clock: The worker's.
         serving: Whether the API and the public listener accept requests.
     """
 
     state: Path
+    clock: SystemClock
     serving: bool = False
 
     def checks(self) -> list[Check]:
-        """Both questions and their answers."""
+        """Every question and its answer."""
         refusal = _REMEDIES.get(_signer_state(self.state))
         return [
             Check("processes", ok=refusal is None, detail=refusal or "none has given up"),
             Check("listeners", ok=self.serving, detail=self._listeners()),
+            self._clock(),
         ]
+
+    def _clock(self) -> Check:
+        step = self.clock.step
+        if abs(step) <= CLOCK_TOLERANCE:
+            return Check("clock", ok=True, detail="it goes as the machine's uptime does")
+        return Check(
+            "clock",
+            ok=False,
+            detail=f"it was set {'forward' if step > 0 else 'back'} by {abs(step):.0f} s while the"
+            f" service ran, which follows for {CLOCK_TOLERANCE:.0f} s only: set it right; if it is"
+            " right now, start the service anew",
+        )
 
     def _listeners(self) -> str:
         if self.serving:

@@ -108,10 +108,12 @@ def start_signer(
     separation: Separation,
     *,
     ceremony: bool = False,
+    clock_base: float | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a signer on a listening socket; it finds the PIN in a pipe and nowhere else.
 
-    Its peers may be the worker's user and this process's (probes, local commands).
+    Its peers may be the worker's user and this process's (probes, local commands). With
+    `clock_base` its clock is that of a service's other processes.
     """
     own = os.geteuid()
     uids = [own] if separation.worker is None else [own, separation.worker.uid]
@@ -119,6 +121,7 @@ def start_signer(
     try:
         flags = ["--config", str(settings.path), "--socket-fd", str(listening)]
         flags += ["--pin-fd", str(pin_fd), *(["--ceremony"] if ceremony else [])]
+        flags += [] if clock_base is None else ["--clock-base", str(clock_base)]
         for uid in uids:
             flags += ["--allow-uid", str(uid)]
         return spawn(

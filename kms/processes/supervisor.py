@@ -39,6 +39,7 @@ from kms.processes.signer_process import (
     start_signer,
     temporary_signer,
 )
+from kms.services.system import clock_base
 from kms.settings import Settings
 
 __all__ = [
@@ -146,6 +147,8 @@ class Supervisor:
         self._ready = _Ready()
         self._pulse = Pulse(probe, settings.signer_socket, self._timing.probe)
         self._told = ""
+        # Children that are started again go on with the time that the service began with.
+        self._clock_base = clock_base()
         self._last_step = 0.0
         run = settings.run_dir
         self._state_path = run / "state.json"
@@ -226,13 +229,19 @@ class Supervisor:
 
     def _run_signer(self) -> subprocess.Popen[bytes]:
         return start_signer(
-            self._settings, self._pin, self._commands.signer, self._socket.fd, self._separation
+            self._settings,
+            self._pin,
+            self._commands.signer,
+            self._socket.fd,
+            self._separation,
+            clock_base=self._clock_base,
         )
 
     def _run_worker(self) -> subprocess.Popen[bytes]:
         writer = self._ready.renew()
         try:
             flags = ["--config", str(self._settings.path), "--ready-fd", str(writer)]
+            flags += ["--clock-base", str(self._clock_base)]
             flags += ["--own-user"] if self._separation.separated else []
             return spawn(
                 [*self._commands.worker, *flags],

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from ipaddress import ip_address
 
 import structlog
@@ -82,7 +82,7 @@ class TlsKeeper:
 
     def _valid(self) -> bool:
         current = self._current()
-        now = datetime.now(UTC)
+        now = self._services.core.clock.now()
         return current is not None and self.key.exists() and now < current.not_valid_after_utc
 
     def _due(self) -> bool:
@@ -91,7 +91,7 @@ class TlsKeeper:
             return True
         issuer = self._services.core.authorities["infrastructure"].issuer
         margin = timedelta(hours=self._settings.tls.renew_before_hours)
-        expiring = datetime.now(UTC) >= current.not_valid_after_utc - margin
+        expiring = self._services.core.clock.now() >= current.not_valid_after_utc - margin
         foreign = current.issuer.public_bytes() != issuer.subject
         return expiring or foreign or _names(current) != set(self._settings.tls.server_names)
 

@@ -1,8 +1,6 @@
 """The signer wedges, its token goes away, its PIN is wrong: errors are typed, recovery unaided."""
 
 import base64
-import json
-import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ from cryptography import x509
 from tests.support.books import books_of, sweep_later
 from tests.support.calling import Answer, Client, enrol
 from tests.support.crashing import COMMAND
+from tests.support.outages import begin, check_retryable, checks
 from tests.support.running import MESSENGER, Home, Service, alive, running, wait_for
 from tests.support.stranger import Verifier, check_receipt
 
@@ -47,23 +46,6 @@ def signer_away(service: Service) -> Iterator[None]:
         killed = service.kill("signer")
         wait_for(lambda: not alive(killed))
         yield
-
-
-def check_retryable(answer: Answer) -> None:
-    """Success, or an honest `try the same again`."""
-    if answer.status not in (200, 201):
-        assert answer.status == 503, answer.body
-        assert answer.problem in {"signer-unavailable", "log-unavailable"}, answer.body
-        assert answer.retry == "same"
-        assert int(answer.headers["retry-after"]) >= 1
-
-
-def begin(home: Home, client: Client) -> tuple[str, dict[str, Any]]:
-    """An enrolment that only waits for its proofs: path and body of the second call."""
-    name = secrets.token_hex(6)
-    device = home.device(f"user-{name}", name)
-    answer = client.post("/v1/enrolments", device.request("device-identity")).document
-    return f"/v1/enrolments/{answer['enrolment']}/proofs", device.prove(answer)
 
 
 def enrol_many(home: Home, client: Client, count: int) -> list[str]:
@@ -230,7 +212,7 @@ def test_a_wrong_pin_is_tried_once(new_home: MakeHome):
         wait_for(lambda: service.state()["worker"]["ready"])
         assert service.state()["signer"] == {"state": "pin-refused", "restarts": 0}
         assert service.operator("/readyz")[0] == 503
-        assert "refused the PIN" in _checks(service)["processes"]["detail"]
+        assert "refused the PIN" in checks(service)["processes"]["detail"]
         assert client.get("/v1/devices/phone").status == 200
         path, proofs = begin(home, client)
         check_retryable(client.post(path, proofs))
@@ -254,10 +236,10 @@ def test_a_wrong_pin_at_the_very_first_start(new_home: MakeHome):
     pin.write_bytes(b"0" * len(right))
     with running(home, ready=False) as service:
         wait_for(lambda: service.state().get("signer", {}).get("state") == "pin-refused")
-        checks = wait_for(lambda: _checks(service), why="the operator's listener is up")
-        assert not checks["signer"]["ok"]
-        assert "the token refused the PIN; it was tried once" in checks["processes"]["detail"]
-        assert "server certificate" in checks["listeners"]["detail"]
+        found = wait_for(lambda: checks(service), why="the operator's listener is up")
+        assert not found["signer"]["ok"]
+        assert "the token refused the PIN; it was tried once" in found["processes"]["detail"]
+        assert "server certificate" in found["listeners"]["detail"]
         assert service.operator("/healthz")[0] == 200
         assert service.metric("kms_log_size") > 0
         time.sleep(1.5)
@@ -266,13 +248,4 @@ def test_a_wrong_pin_at_the_very_first_start(new_home: MakeHome):
         assert service.stop() == 0
     pin.write_bytes(right)
     with running(home) as service:
-        assert all(check["ok"] for check in _checks(service).values())
-
-
-def _checks(service: Service) -> dict[str, Any]:
-    """What `/readyz` says, by the name of the check; nothing while nobody listens."""
-    try:
-        page = service.operator("/readyz")[1]
-    except OSError:
-        return {}
-    return {check["name"]: check for check in json.loads(page)["checks"]}
+        assert all(check["ok"] for check in checks(service).values())

@@ -3,16 +3,14 @@
 import asyncio
 import os
 import socket
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from hsm_drivers.client import SignerClient
 from hsm_drivers.errors import TokenUnavailableError
+from tests.support.outages import no_descriptors_left
 from tests.support.signer import (
     CA_SPEC,
     LOG_SPEC,
@@ -24,21 +22,6 @@ from tests.support.signer import (
     client,
     signs,
 )
-
-
-@contextmanager
-def no_descriptors_left(process: SignerProcess) -> Iterator[None]:
-    pid = process.process.pid
-    taken = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
-    free = next(number for number in range(len(taken) + 1) if number not in taken)
-    limit = ["prlimit", "--pid", str(pid), "--nofile"]
-    shown = subprocess.run([*limit, "--noheadings"], capture_output=True, text=True, check=True)
-    soft, hard = shown.stdout.split()[-3:-1]
-    subprocess.run([*limit[:-1], f"--nofile={free}:{hard}"], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run([*limit[:-1], f"--nofile={soft}:{hard}"], check=True)
 
 
 def used_seconds(process: SignerProcess) -> float:
@@ -54,7 +37,7 @@ def test_a_signer_without_descriptors(start_signer: Start) -> None:
     async def scenario() -> None:
         async with client(process) as connected:
             assert (await connected.health()).ready
-            with no_descriptors_left(process):
+            with no_descriptors_left(process.process.pid):
                 stranger = SignerClient(process.socket, greeting=0.3)
                 with pytest.raises(TokenUnavailableError, match="no signer answers"):
                     await stranger.keys()
@@ -78,7 +61,7 @@ def test_who_waited_is_let_in(start_signer: Start) -> None:
     process = start_signer()
     asyncio.run(ceremony(process, CA_SPEC))
     with socket.socket(socket.AF_UNIX) as waiting:
-        with no_descriptors_left(process):
+        with no_descriptors_left(process.process.pid):
             waiting.connect(str(process.socket))
             time.sleep(0.1)
         asyncio.run(signs(process))
