@@ -241,10 +241,11 @@ class SignerCore:
                 )
 
     def _sign_batch(self, statements: Sequence[Statement]) -> Signing:
-        draft = self._state.draft()
+        draft, now = self._state.draft(), self._now()
+        context = CheckContext(now)
         refused = self._rates.refusals(statements, time.monotonic(), self._state.has)
         verdicts = [
-            refused.get(place) or self._judge(statement, draft)
+            refused.get(place) or self._judge(statement, draft, context)
             for place, statement in enumerate(statements)
         ]
         intents = [
@@ -259,7 +260,7 @@ class SignerCore:
         ]
         try:
             if intents:
-                self._state.journal.append(intents, int(self._now().timestamp()))
+                self._state.journal.append(intents, int(now.timestamp()))
             if draft.heads:
                 self._state.remember(draft.heads.values())
             if draft.crls:
@@ -270,10 +271,12 @@ class SignerCore:
         self._withhold_wrong(statements, outcomes)
         return outcomes
 
-    def _judge(self, statement: Statement, draft: Draft) -> Checked | HsmError:
+    def _judge(
+        self, statement: Statement, draft: Draft, context: CheckContext
+    ) -> Checked | HsmError:
         """Refusals are values: one bad statement never sinks the batch."""
         try:
-            return self._check(statement, draft)
+            return self._check(statement, draft, context)
         except HsmError as error:
             return error
         except Exception:  # noqa: BLE001 - see below; the error is logged whole
@@ -281,7 +284,7 @@ class SignerCore:
             _log.exception("the checker for %s statements failed", statement.purpose)
             return StatementRefusedError("the statement could not be checked; see the signer's log")
 
-    def _check(self, statement: Statement, draft: Draft) -> Checked:
+    def _check(self, statement: Statement, draft: Draft, context: CheckContext) -> Checked:
         """Judge one statement, after those of its batch that stand in the draft already."""
         record = self._state.record(statement.key)
         if statement.purpose not in record.purposes:
@@ -296,21 +299,26 @@ class SignerCore:
         if checker is None:
             raise UnsupportedError(f"this signer cannot check {statement.purpose} statements")
         if statement.purpose is Purpose.CHECKPOINT:
-            return self._check_checkpoint(checker, record, statement, draft)
-        checked = _recordable(checker(record, statement, CheckContext(self._now())))
+            return self._check_checkpoint(checker, record, statement, draft, context.now)
+        checked = _recordable(checker(record, statement, context))
         if statement.purpose is Purpose.CRL:
             digest = hashlib.sha256(statement.message).digest()
             draft.number(statement.key, checked.reference, digest)
         return checked
 
     def _check_checkpoint(
-        self, checker: StatementChecker, record: KeyRecord, statement: Statement, draft: Draft
+        self,
+        checker: StatementChecker,
+        record: KeyRecord,
+        statement: Statement,
+        draft: Draft,
+        now: datetime,
     ) -> Checked:
         origin = _origin(statement)
         last = draft.head(origin)
         if last is None and not self._ceremony:
             raise UnsupportedError(f"log {origin!r} is new; an epoch begins in a ceremony only")
-        checked = _recordable(checker(record, statement, CheckContext(self._now(), last)))
+        checked = _recordable(checker(record, statement, CheckContext(now, last)))
         draft.advance(statement.key, origin, checked.head)
         return checked
 
