@@ -18,7 +18,7 @@ from kms.api import answer_schemas, schemas
 from kms.api.answer_schemas import ProblemDocument
 from kms.api.handling import IDEMPOTENCY_HEADER
 from kms.api.problems import MEDIA_TYPE, PROBLEMS, TYPE_PREFIX
-from kms.services.errors import KmsError
+from kms.services.errors import KmsError, Retry
 
 _REF = "#/components/schemas/{model}"
 _ALWAYS = (400, 401, 403, 408, 413, 422, 429, 431, 500, 503)
@@ -117,7 +117,38 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     for operation in _operations(document, "post"):
         reference = {"$ref": "#/components/parameters/IdempotencyKey"}
         operation.setdefault("parameters", []).append(reference)
+    _name_headers(document)
     return document
+
+
+def _name_headers(document: dict[str, Any]) -> None:
+    """Declare the headers of every answer."""
+    later = {row.status for kind, row in PROBLEMS.items() if kind.retry is not Retry.NEVER}
+    for path in document["paths"].values():
+        for operation in path.values():
+            for status, answer in operation["responses"].items():
+                headers = answer["headers"] = dict(_HEADERS)
+                if int(status) in later:
+                    headers["retry-after"] = _header("Seconds after which to try again.", "[0-9]+")
+                if status == "401":
+                    headers["www-authenticate"] = _header("What is missing.", ".+")
+
+
+def _header(description: str, pattern: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "schema": {"type": "string", "pattern": f"^{pattern}$"},
+    }
+
+
+_HEADERS = {
+    "x-request-id": _header(
+        "Names the request in the service's log; absent where no request could be read.",
+        "[0-9a-f]{16}",
+    ),
+    "x-content-type-options": _header("The content is what it says it is.", "nosniff"),
+    "cache-control": _header("Whether anybody may keep the answer.", ".+"),
+}
 
 
 def _idempotency_key() -> dict[str, Any]:

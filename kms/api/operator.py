@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from kms.api import plain_openapi
 from kms.services.facade import Services
 from kms.services.readiness import Check
 
@@ -49,5 +50,6 @@ def create_operator(
             Route("/metrics", metrics),
             Route("/healthz", alive),
             Route("/readyz", ready),
+            plain_openapi.route(plain_openapi.operator()),
         ]
     )

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from kms.api import exchange as exchanges
+from kms.api import plain_openapi
 from kms.api.app import HttpLimits
 from kms.api.errors import MalformedRequestError, MethodNotAllowedError
 from kms.api.middleware import Observed, render
@@ -47,6 +48,7 @@ def create_public(
             Route("/log" + tile, public.tile),
             Route("/log/{epoch}/checkpoint", public.checkpoint),
             Route("/log/{epoch}" + tile, public.tile),
+            plain_openapi.route(plain_openapi.public()),
         ],
     )
     app.router.redirect_slashes = False
