@@ -71,9 +71,9 @@ def _recognised(limits: Limits, message: bytes, now: datetime) -> str | None:
     dates_at = serial_at + len(serial) + len(limits.head)
     subject_at = dates_at + _UTC_VALIDITY
     begin, lifetime = _dates(message[dates_at:subject_at])
-    reader = der.Reader(message, subject_at)
-    subject = reader.raw_of(der.SEQUENCE)
-    spki = reader.raw_of(der.SEQUENCE)
+    spki_at = _end(message, subject_at)
+    rest_at = _end(message, spki_at)
+    subject = message[subject_at:spki_at]
     digits = serial.lstrip(b"\x00")
     if (
         message.startswith(opening)
@@ -83,10 +83,20 @@ def _recognised(limits: Limits, message: bytes, now: datetime) -> str | None:
         and -MAX_AGE <= begin - now <= MAX_AHEAD
         and subject != limits.issuer
         and _is_plain(subject)
-        and _fits(limits, lifetime, spki, reader.rest())
+        and _fits(limits, lifetime, message[spki_at:rest_at], message[rest_at:])
     ):
         return digits.hex()
     return None
+
+
+def _end(data: bytes, at: int) -> int:
+    """Where the element that begins there ends, should it be well encoded and below 64 KiB."""
+    size = data[at + 1]
+    if size < 0x80:
+        return at + 2 + size
+    if size == 0x81:
+        return at + 3 + data[at + 2]
+    return at + 4 + (data[at + 2] << 8 | data[at + 3])
 
 
 def _fits(limits: Limits, lifetime: timedelta, spki: bytes, rest: bytes) -> bool:
@@ -121,13 +131,17 @@ def _only_uri(extension: bytes) -> str | None:
 
 
 def _is_plain(subject: bytes) -> bool:
-    """Whether a name, whose outer header was read, is organisation, unit and then common name."""
+    """Whether a name is organisation, unit and then common name, or the last of these."""
+    header = _name_opening(len(subject))
     at = subject.rfind(_COMMON_NAME) + len(_COMMON_NAME) + 1
     value = subject[at:]
     opening = _common_name_opening(len(value))
     first = at - len(opening)
-    header = 2 if subject[1] < 0x80 else 2 + (subject[1] & 0x7F)
-    if subject[first:at] != opening or not _is_organization(subject[header:first]):
+    if (
+        not subject.startswith(header)
+        or subject[first:at] != opening
+        or not _is_organization(subject[len(header) : first])
+    ):
         return False
     text = value.decode()
     return text.isprintable() and text != ""
@@ -149,6 +163,11 @@ def _header(tag: int, size: int) -> bytes:
 def _opening(size: int) -> bytes:
     """What a TBSCertificate of so many bytes begins with, up to the length of its serial."""
     return _header(der.SEQUENCE, size) + VERSION_3 + bytes((der.INTEGER,))
+
+
+@lru_cache(maxsize=1024)
+def _name_opening(size: int) -> bytes:
+    return _header(der.SEQUENCE, size)
 
 
 @lru_cache(maxsize=1024)
