@@ -166,6 +166,8 @@ class SignerCore:
             lacking=lacking,
             crl_numbers=self._state.crl_numbers(),
             rates=self._rates.now(time.monotonic()),
+            journal_writes=self._state.journal.writes,
+            journal_seconds=self._state.journal.seconds,
         )
 
     def _lacking(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 from hsm_drivers.errors import StatementRefusedError, TokenFailureError, TokenUnavailableError
 from hsm_drivers.ports import JournalEntry, KeyLabel, Purpose
@@ -44,6 +45,8 @@ class Journal:
 
     Attributes:
         torn: Bytes of an unfinished last batch that were cut off on opening.
+        writes: Batches written since opening.
+        seconds: How long those took altogether, until they were durable.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,6 +56,7 @@ class Journal:
             TokenFailureError: Durable entries are damaged, or the file cannot be opened.
         """
         self._path = path
+        self.writes, self.seconds = 0, 0.0
         self._hash, self._hashed = hashlib.sha256(), 0
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -88,6 +92,7 @@ class Journal:
         data = b"".join(
             _encode(counter, first, intent, time) for counter, intent in enumerate(intents, first)
         )
+        started = monotonic()
         try:
             _write_all(self._fd, data, self._count * _ENTRY.size)
             os.fdatasync(self._fd)
@@ -97,6 +102,8 @@ class Journal:
                 " until it can"
             ) from error
         self._count += len(intents)
+        self.writes += 1
+        self.seconds += monotonic() - started
 
     def entries(self, after: int, limit: int) -> list[JournalEntry]:
         """Entries with a counter above `after`, oldest first, at most `limit`.

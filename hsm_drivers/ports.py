@@ -196,6 +196,8 @@ class SignerHealth:
         lacking: What recorded keys need and the token does not offer, a sentence each.
         crl_numbers: Label and last CRL number of each key that signed one.
         rates: Of the keys that were used since the signer started.
+        journal_writes: Batches journalled since the signer started.
+        journal_seconds: How long those took altogether, until they were on disk.
     """
 
     token: str
@@ -206,6 +208,8 @@ class SignerHealth:
     lacking: tuple[str, ...] = field(default=())
     crl_numbers: tuple[tuple[str, int], ...] = field(default=())
     rates: tuple[KeyRate, ...] = field(default=())
+    journal_writes: int = field(default=0)
+    journal_seconds: float = field(default=0.0)
 
 
 class MessageSigner(Protocol):

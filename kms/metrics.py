@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from hsm_drivers.ports import SignerHealth
 from kms.services.facade import Services
 from kms.services.ports import LedgerUnavailableError
 from kms.services.turns import Admission, Turns
@@ -28,6 +29,8 @@ class Metrics:
         self._http()
         self._admission()
         self._log()
+        self._signer_health = _SignerHealth()
+        self.registry.register(self._signer_health)
         self._signer()
         self._authority()
 
@@ -172,6 +175,8 @@ class Metrics:
             lambda: getattr(core.signer, "waiting", 0),
         )
 
+        self.registry.register(_Validity(services))
+
     def watch_admission(self, admission: Admission) -> None:
         """Show places and turns of every class whenever metrics are asked for."""
         self.registry.register(_Places(admission))
@@ -228,6 +233,10 @@ class Metrics:
         """Orphans were found and dealt with."""
         self._orphans.inc(count)
 
+    def signer_asked(self, health: SignerHealth) -> None:
+        """The signer told how it is."""
+        self._signer_health.last = health
+
     def waited(self, kind: str, seconds: float) -> None:
         """A call waited for its turn."""
         self._wait_seconds.labels(kind).observe(seconds)
@@ -255,6 +264,69 @@ class _Read(Collector):
     def describe(self) -> list[Metric]:
         """Name and type, without reading the value."""
         return [GaugeMetricFamily(self._name, self._meaning)]
+
+
+class _SignerHealth(Collector):
+    """What the signer last told of itself: every 20 seconds, and whenever `/readyz` asks."""
+
+    last: SignerHealth | None = None
+
+    def collect(self) -> list[Metric]:
+        """Nothing before it was first asked."""
+        ready = GaugeMetricFamily("kms_signer_ready", "1 while the token answers with its keys.")
+        writes = CounterMetricFamily(
+            "kms_signer_journal_writes", "Batches that the signer journalled since it started."
+        )
+        seconds = CounterMetricFamily(
+            "kms_signer_journal_seconds", "How long it waited for those to be on disk."
+        )
+        left = GaugeMetricFamily(
+            "kms_signer_rate_left_ratio",
+            "Part of an hour's signatures that a key may make now, by its purpose; the least.",
+            labels=["purpose"],
+        )
+        if self.last is not None:
+            ready.add_metric([], self.last.ready)
+            writes.add_metric([], self.last.journal_writes)
+            seconds.add_metric([], self.last.journal_seconds)
+            for purpose, ratio in _least(self.last).items():
+                left.add_metric([purpose], ratio)
+        return [ready, writes, seconds, left]
+
+
+def _least(health: SignerHealth) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for rate in health.rates:
+        ratio = rate.left / rate.per_hour
+        found[rate.purpose] = min(ratio, found.get(rate.purpose, ratio))
+    return found
+
+
+class _Validity(Collector):
+    """Until when what the authorities published is valid."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def collect(self) -> list[Metric]:
+        """One sample an authority."""
+        crls = GaugeMetricFamily(
+            "kms_crl_next_update_timestamp_seconds",
+            "nextUpdate of the published CRL.",
+            labels=["authority"],
+        )
+        certificates = GaugeMetricFamily(
+            "kms_authority_not_after_timestamp_seconds",
+            "End of the authority's own certificate.",
+            labels=["authority"],
+        )
+        for authority in self._services.core.authorities.all():
+            name = authority.record.name
+            published = self._services.crls.published(name)
+            if published is not None:
+                crls.add_metric([name], published.record.next_update.timestamp())
+            certificates.add_metric([name], authority.issuer.not_after.timestamp())
+        return [crls, certificates]
 
 
 class _Places(Collector):

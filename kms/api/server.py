@@ -66,6 +66,7 @@ async def serve(
     stop: asyncio.Event,
     *,
     ready: Callable[[dict[str, int]], None] | None = None,
+    watch: Callable[[str, Callable[[], int]], None] | None = None,
     drain_seconds: int = 30,
 ) -> None:
     """Serve until `stop` is set, then answer what was accepted.
@@ -74,6 +75,7 @@ async def serve(
         listeners: All that is to be served; every address is bound before any is served.
         stop: Ends everything, in order.
         ready: Called once all accept connections, with the port of each.
+        watch: Told of each listener's name, and how to count its open connections.
         drain_seconds: How long accepted requests may take to finish.
 
     Raises:
@@ -81,6 +83,9 @@ async def serve(
     """
     sockets = _bind(listeners)
     servers = [(item, _Server(item, drain_seconds)) for item in listeners]
+    for item, server in servers:
+        if watch is not None:
+            watch(item.name, server.open_connections)
     async with asyncio.TaskGroup() as group:
         tasks = {
             item.name: group.create_task(server.serve([sockets[item.name]]))
@@ -134,6 +139,10 @@ class _Server(uvicorn.Server):
         self._door: Door | None = None
         self._connections = Connections(MAX_CONNECTIONS)
         super().__init__(_config(listener, self._welcome, drain_seconds))
+
+    def open_connections(self) -> int:
+        """How many there are, with a request or without; handshakes aside."""
+        return len(self.server_state.connections)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections: those of TLS at a door of their own."""

@@ -24,6 +24,7 @@ from kms.metrics import Metrics
 from kms.processes.progress import Progress
 from kms.processes.tls_keeper import TlsKeeper
 from kms.processes.verifier import verifier_process
+from kms.resources import Disks, LoopWatch, Open
 from kms.services.core import INFRASTRUCTURE
 from kms.services.errors import KmsError
 from kms.services.facade import Services
@@ -57,7 +58,13 @@ async def _work(settings: Settings, ready_fd: int, clock: SystemClock) -> int:
         metrics.watch(services)
         progress = Progress(settings.run_dir / "state.json", clock)
         operator = _operator_listener(settings, services, metrics, progress)
-        async with _served(operator), _background(Maintenance(services).run):
+        loop = LoopWatch(metrics.registry)
+        metrics.registry.register(Disks(settings))
+        async with (
+            _served(operator),
+            _background(loop.run),
+            _background(Maintenance(services).run),
+        ):
             if await _first(stop, _prepare(services)):
                 await _serve(settings, services, metrics, progress, stop, ready_fd)
     return 0
@@ -136,11 +143,14 @@ async def _serve(
     limits = HttpLimits(settings.limits.max_body_bytes, settings.limits.concurrency)
     admission = Admission(_rooms(settings), metrics)
     metrics.watch_admission(admission)
+    connections = Open()
+    metrics.registry.register(connections)
     async with _background(keeper.run):
         await serve(
             _listeners(settings, services, metrics, limits, admission, current[0]),
             stop,
             ready=lambda _ports: _say_ready(progress, ready_fd),
+            watch=connections.watch,
             drain_seconds=settings.limits.drain_seconds,
         )
 

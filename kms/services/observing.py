@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from hsm_drivers.ports import SignerHealth
+
 
 class Observer(Protocol):
     """Receives facts, never ids or personal data."""
@@ -38,6 +40,10 @@ class Observer(Protocol):
         """Signed but never committed statements were found and dealt with."""
         ...
 
+    def signer_asked(self, health: SignerHealth) -> None:
+        """The signer told how it is."""
+        ...
+
     def waited(self, kind: str, seconds: float) -> None:
         """A call of that class had to wait for its turn, and had it or was refused."""
         ...
@@ -72,6 +78,9 @@ class Silent:
         """Nothing."""
 
     def orphans(self, count: int) -> None:
+        """Nothing."""
+
+    def signer_asked(self, health: SignerHealth) -> None:
         """Nothing."""
 
     def waited(self, kind: str, seconds: float) -> None:

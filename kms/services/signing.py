@@ -57,8 +57,10 @@ class SharedSigner:
         return await self._signer.journal(after, limit)
 
     async def health(self) -> SignerHealth:
-        """As `StatementSigner.health`."""
-        return await self._signer.health()
+        """As `StatementSigner.health`; the metrics show what it last told."""
+        health = await self._signer.health()
+        self._observer.signer_asked(health)
+        return health
 
     async def generate(self, spec: KeySpec) -> KeyRecord:
         """As `StatementSigner.generate`."""

@@ -1,16 +1,25 @@
 """Metrics: well named, fed by every observer, and closed to whoever would make series."""
 
+import asyncio
 import re
+import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from prometheus_client import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from hsm_drivers.ports import KeyLabel, KeyRate, Purpose, SignerHealth
 from kms.api.observing import HttpObserver
 from kms.metrics import Metrics
+from kms.resources import LoopWatch
 from kms.services.observing import Observer
+from kms.services.turns import ROOMS, Admission, CallClass
+from tests.support.patience import until
+
+pytestmark = pytest.mark.anyio
 
 LABELS = {
     "listener",
@@ -23,8 +32,18 @@ LABELS = {
     "algorithm",
     "kind",
     "authority",
+    "class",
+    "reason",
+    "place",
+    "file",
+    "purpose",
     "le",
 }
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 def fed() -> Metrics:
@@ -42,6 +61,16 @@ def fed() -> Metrics:
     use_cases.refused("weak-key")
     use_cases.crl_published("people", 9, 4, 1_700_000_000.0)
     use_cases.orphans(1)
+    use_cases.waited("batch", 0.3)
+    use_cases.shed("batch", "share")
+    rates = (
+        KeyRate(KeyLabel("people-1"), Purpose.CERTIFICATE, 100, 25, 0),
+        KeyRate(KeyLabel("infrastructure-1"), Purpose.CERTIFICATE, 100, 75, 0),
+        KeyRate(KeyLabel("people-1"), Purpose.CRL, 10, 10, 0),
+    )
+    health = SignerHealth("token", ready=True, detail="fine", counter=9, rates=rates)
+    use_cases.signer_asked(replace(health, journal_writes=7, journal_seconds=0.5))
+    metrics.watch_admission(Admission())
     return metrics
 
 
@@ -84,8 +113,45 @@ def test_every_observation_shows():
     assert value(metrics, "kms_crl_number", authority="people") == 9
     assert value(metrics, "kms_crl_this_update_timestamp_seconds", authority="people") > 1e9
     assert value(metrics, "kms_orphans_total") == 1
+    assert value(metrics, "kms_admission_wait_seconds_count", **{"class": "batch"}) == 1
+    labels = {"class": "batch", "reason": "share"}
+    assert value(metrics, "kms_admission_shed_total", **labels) == 1
+    assert value(metrics, "kms_signer_ready") == 1
+    assert value(metrics, "kms_signer_journal_writes_total") == 7
+    assert value(metrics, "kms_signer_journal_seconds_total") == 0.5
+    assert value(metrics, "kms_signer_rate_left_ratio", purpose="certificate") == 0.25
+    assert value(metrics, "kms_signer_rate_left_ratio", purpose="crl") == 1
     issued = {"profile": "device-identity", "algorithm": "ECDSA-P256"}
     assert value(metrics, "kms_certificates_issued_total", **issued) == 1
+
+
+async def test_places_and_turns_are_read_when_asked_for():
+    metrics, admission = Metrics(), Admission()
+    metrics.watch_admission(admission)
+    for who in ("one", "two", "one"):
+        await admission.enter(CallClass.REVOCATION, ("ministry", who)).begin()
+    place = admission.enter(CallClass.REVOCATION, ("ministry", "two"))
+    kind = {"class": "revocation"}
+    assert value(metrics, "kms_admission_held_places", **kind) == 4
+    assert value(metrics, "kms_admission_serving_calls", **kind) == 3
+    assert value(metrics, "kms_admission_waiting_calls", **kind) == 1
+    assert value(metrics, "kms_admission_served_total", **kind) == 3
+    room = ROOMS[CallClass.REVOCATION]
+    assert value(metrics, "kms_admission_places", **kind) == room.at_once + room.waiting
+    place.leave()
+    assert value(metrics, "kms_admission_held_places", **kind) == 3
+    assert value(metrics, "kms_admission_held_places", **{"class": "batch"}) == 0
+
+
+async def test_a_late_event_loop_shows():
+    metrics = Metrics()
+    task = asyncio.create_task(LoopWatch(metrics.registry).run())
+    name = "kms_event_loop_lag_seconds"
+    await asyncio.sleep(0)
+    time.sleep(0.6)  # noqa: ASYNC251 - the very thing that is to be noticed
+    await until(lambda: value(metrics, f"{name}_count"))
+    assert value(metrics, f"{name}_sum") > 0.2
+    task.cancel()
 
 
 def test_names_and_units_follow_the_conventions():
