@@ -11,6 +11,7 @@ from kms.cli import (
     demo_command,
     doctor_command,
     founding,
+    journal,
     local_principals,
     log,
     people,
@@ -49,6 +50,7 @@ app.command("doctor")(doctor_command.doctor)
 app.command("demo")(demo_command.demo)
 authorities.group.command("ceremony")(founding.ceremony)
 log.group.command("new-epoch")(founding.new_epoch)
+log.group.command("export-journal")(journal.export_journal)
 principals.group.command("dev-clients")(local_principals.dev_clients)
 principals.group.command("bootstrap-officer")(local_principals.bootstrap_officer)
 

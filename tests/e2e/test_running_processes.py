@@ -75,7 +75,7 @@ for pid in map(int, sys.argv[1:]):
             print("read", path)
         except PermissionError:
             pass
-    if libc.ptrace(16, pid, 0, 0) == 0:  # PTRACE_ATTACH
+    if libc.ptrace(0x4206, pid, 0, 0) == 0:  # PTRACE_SEIZE
         print("traced", pid)
 """
 
