@@ -34,11 +34,11 @@ STAGES = {
     "reserve": ("kms.services.enrolment_orders:EnrolmentOrders._reserve",),
     "transcript": ("kms.wire:Transcript.encode",),
     "challenge": ("kms.services.enrolment_orders:seal",),
-    "prove": ("kms.services.enrolment_proofs:EnrolmentProofs._prove",),
-    "verify": (
-        "kms.services.enrolment_proofs:verify_signature",
-        "kms.services.enrolment_proofs:verify_mac",
+    "prove": (
+        "kms.services.enrolment_proofs:EnrolmentProofs._open",
+        "kms.services.enrolment_proofs:EnrolmentProofs._conclude",
     ),
+    "verify": ("kms.services.verifying:refusal", "kms.services.enrolment_proofs:verify_mac"),
     "build": (
         "pki.certificates:CertificateFactory.prepare",
         "pki.certificates:Prepared.complete",

@@ -39,30 +39,27 @@ def _serve(arguments: argparse.Namespace) -> int:
     return serve(settings, obtain_pin(settings), probe, commands=Commands(worker=worker))
 
 
-def _work(arguments: argparse.Namespace) -> int:
-    from kms.bootstrap import run_worker  # noqa: PLC0415 - the supervisor needs none of this
-    from kms.logs import configure  # noqa: PLC0415 - as above
+def _work(variant: str, given: list[str]) -> int:
+    """The worker as the supervisor starts it, whatever it gives it."""
+    from kms.bootstrap import main as child  # noqa: PLC0415 - the supervisor needs none of this
 
-    configure("worker")
-    VARIANTS[arguments.variant]()
-    return run_worker(arguments)
+    VARIANTS[variant]()
+    sys.argv[1:] = ["worker", *given]
+    return child()
 
 
 def main() -> int:
     """Start what the command line names."""
     parser = argparse.ArgumentParser()
     parser.add_argument("variant", choices=sorted(VARIANTS))
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
     served = commands.add_parser("serve")
     served.add_argument("--home", type=Path, required=True)
-    served.set_defaults(run=_serve)
-    worker = commands.add_parser("worker")
-    worker.add_argument("--config", type=Path, required=True)
-    worker.add_argument("--ready-fd", type=int, required=True)
-    worker.set_defaults(run=_work)
-    arguments = parser.parse_args()
-    status: int = arguments.run(arguments)
-    return status
+    commands.add_parser("worker", add_help=False)
+    arguments, given = parser.parse_known_args()
+    if arguments.command == "worker":
+        return _work(arguments.variant, given)
+    return _serve(arguments)
 
 
 if __name__ == "__main__":
