@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from hsm_drivers.ports import SignerHealth
 from kms.services.facade import Services
 from kms.services.ports import LedgerUnavailableError
-from kms.services.turns import Admission, Turns
+from kms.services.turns import Admission, CallClass, Shed, Turns
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -69,6 +69,9 @@ class Metrics:
             ["class", "reason"],
             registry=self.registry,
         )
+        for kind in CallClass:  # from the start, or the first refusal would be no increase
+            for reason in Shed:
+                self._shed.labels(kind, reason)
 
     def _log(self) -> None:
         self._commit_seconds = Histogram(
@@ -233,9 +236,9 @@ class Metrics:
         """Orphans were found and dealt with."""
         self._orphans.inc(count)
 
-    def signer_asked(self, health: SignerHealth) -> None:
-        """The signer told how it is."""
-        self._signer_health.last = health
+    def signer_asked(self, health: SignerHealth | None) -> None:
+        """The signer told how it is, or did not answer."""
+        self._signer_health.hear(health)
 
     def waited(self, kind: str, seconds: float) -> None:
         """A call waited for its turn."""
@@ -269,7 +272,14 @@ class _Read(Collector):
 class _SignerHealth(Collector):
     """What the signer last told of itself: every 20 seconds, and whenever `/readyz` asks."""
 
-    last: SignerHealth | None = None
+    def __init__(self) -> None:
+        self._ready: bool | None = None
+        self._last: SignerHealth | None = None
+
+    def hear(self, health: SignerHealth | None) -> None:
+        """What it told, or None for no answer: its counters stand as they were then."""
+        self._ready = health is not None and health.ready
+        self._last = health or self._last
 
     def collect(self) -> list[Metric]:
         """Nothing before it was first asked."""
@@ -285,11 +295,12 @@ class _SignerHealth(Collector):
             "Part of an hour's signatures that a key may make now, by its purpose; the least.",
             labels=["purpose"],
         )
-        if self.last is not None:
-            ready.add_metric([], self.last.ready)
-            writes.add_metric([], self.last.journal_writes)
-            seconds.add_metric([], self.last.journal_seconds)
-            for purpose, ratio in _least(self.last).items():
+        if self._ready is not None:
+            ready.add_metric([], self._ready)
+        if self._last is not None:
+            writes.add_metric([], self._last.journal_writes)
+            seconds.add_metric([], self._last.journal_seconds)
+            for purpose, ratio in _least(self._last).items():
                 left.add_metric([purpose], ratio)
         return [ready, writes, seconds, left]
 

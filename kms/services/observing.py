@@ -40,8 +40,8 @@ class Observer(Protocol):
         """Signed but never committed statements were found and dealt with."""
         ...
 
-    def signer_asked(self, health: SignerHealth) -> None:
-        """The signer told how it is."""
+    def signer_asked(self, health: SignerHealth | None) -> None:
+        """The signer told how it is; None when it did not answer."""
         ...
 
     def waited(self, kind: str, seconds: float) -> None:
@@ -80,7 +80,7 @@ class Silent:
     def orphans(self, count: int) -> None:
         """Nothing."""
 
-    def signer_asked(self, health: SignerHealth) -> None:
+    def signer_asked(self, health: SignerHealth | None) -> None:
         """Nothing."""
 
     def waited(self, kind: str, seconds: float) -> None:

@@ -58,7 +58,11 @@ class SharedSigner:
 
     async def health(self) -> SignerHealth:
         """As `StatementSigner.health`; the metrics show what it last told."""
-        health = await self._signer.health()
+        try:
+            health = await self._signer.health()
+        except HsmError:
+            self._observer.signer_asked(None)
+            raise
         self._observer.signer_asked(health)
         return health
 

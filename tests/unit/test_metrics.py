@@ -11,11 +11,13 @@ from prometheus_client import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from hsm_drivers.errors import TokenUnavailableError
 from hsm_drivers.ports import KeyLabel, KeyRate, Purpose, SignerHealth
 from kms.api.observing import HttpObserver
 from kms.metrics import Metrics
 from kms.resources import LoopWatch
 from kms.services.observing import Observer
+from kms.services.signing import SharedSigner
 from kms.services.turns import ROOMS, Admission, CallClass
 from tests.support.patience import until
 
@@ -72,6 +74,17 @@ def fed() -> Metrics:
     use_cases.signer_asked(replace(health, journal_writes=7, journal_seconds=0.5))
     metrics.watch_admission(Admission())
     return metrics
+
+
+class Deaf:
+    """A signer that can stop answering."""
+
+    gone = False
+
+    async def health(self) -> SignerHealth:
+        if self.gone:
+            raise TokenUnavailableError("gone")
+        return SignerHealth("token", ready=True, detail="fine", counter=9, journal_writes=3)
 
 
 def families(metrics: Metrics) -> Iterable[Metric]:
@@ -141,6 +154,19 @@ async def test_places_and_turns_are_read_when_asked_for():
     place.leave()
     assert value(metrics, "kms_admission_held_places", **kind) == 3
     assert value(metrics, "kms_admission_held_places", **{"class": "batch"}) == 0
+
+
+async def test_a_signer_that_does_not_answer_is_not_ready():
+    metrics, signer = Metrics(), Deaf()
+    shared = SharedSigner(signer, metrics)  # type: ignore[arg-type]  # it is only asked how it is
+    assert metrics.registry.get_sample_value("kms_signer_ready") is None
+    await shared.health()
+    assert value(metrics, "kms_signer_ready") == 1
+    signer.gone = True
+    with pytest.raises(TokenUnavailableError):
+        await shared.health()
+    assert value(metrics, "kms_signer_ready") == 0
+    assert value(metrics, "kms_signer_journal_writes_total") == 3
 
 
 async def test_a_late_event_loop_shows():
