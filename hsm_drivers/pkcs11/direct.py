@@ -30,10 +30,9 @@ class _Mechanism(ctypes.Structure):
     _fields_ = (("mechanism", _ULONG), ("parameter", ctypes.c_void_p), ("length", _ULONG))
 
 
-_SignInit = ctypes.CFUNCTYPE(_ULONG, _ULONG, ctypes.POINTER(_Mechanism), _ULONG)
-_Sign = ctypes.CFUNCTYPE(
-    _ULONG, _ULONG, ctypes.c_char_p, _ULONG, ctypes.c_void_p, ctypes.POINTER(_ULONG)
-)
+# The interpreter stays locked during these calls: the signer has no other thread to let run.
+_SignInit = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.POINTER(_Mechanism), _ULONG)
+_Sign = ctypes.PYFUNCTYPE(_ULONG, _ULONG, ctypes.c_char_p, _ULONG, ctypes.c_void_p, ctypes.c_void_p)
 
 _E = pkcs11.exceptions
 ERRORS: dict[int, type[pkcs11.PKCS11Error]] = {
@@ -80,14 +79,15 @@ def signer(
     """
     sign_init = _SignInit(_function(module, _SIGN_INIT))
     sign = _Sign(_function(module, _SIGN))
-    how, size = _Mechanism(mechanism), _ULONG()
+    how, size = ctypes.pointer(_Mechanism(mechanism)), _ULONG()
     buffer = ctypes.create_string_buffer(_MAX_SIGNATURE)
+    size_at, buffer_at = ctypes.addressof(size), ctypes.addressof(buffer)
 
     def signed(data: bytes) -> bytes:
         if code := sign_init(session, how, key):
             raise _error(code)
         size.value = _MAX_SIGNATURE
-        if code := sign(session, data, len(data), buffer, size):
+        if code := sign(session, data, len(data), buffer_at, size_at):
             raise _error(code)
         return buffer.raw[: size.value]
 
