@@ -65,23 +65,30 @@ class TlsKeeper:
             await asyncio.sleep(LOOK_SECONDS if good else RETRY_SECONDS)
 
     async def _round(self) -> bool:
-        if not self._due():
-            return True
         try:
-            await self._renew()
+            if self._due():
+                await self._renew()
         except (KmsError, LedgerUnavailableError, OSError) as error:
             _log.warning("tls.not-renewed", error_type=type(error).__name__, detail=str(error))
             return self._valid()
         return True
 
     def _current(self) -> x509.Certificate | None:
+        """The certificate that there is; None for none.
+
+        Raises:
+            OSError: It is there and cannot be read now, which is no reason to make another.
+        """
         try:
             return x509.load_pem_x509_certificate(self.certificate.read_bytes())
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return None
 
     def _valid(self) -> bool:
-        current = self._current()
+        try:
+            current = self._current()
+        except OSError:
+            return False
         now = self._services.core.clock.now()
         return current is not None and self.key.exists() and now < current.not_valid_after_utc
 

@@ -1,10 +1,14 @@
 """A token behind a PKCS#11 module that fails as it is told (`faulty_pkcs11.c`)."""
 
+import json
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.running import Home
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 SOURCE = Path(__file__).with_name("faulty_pkcs11.c")
@@ -55,3 +59,18 @@ class FaultyModule:
             yield
         finally:
             self.well()
+
+
+def stand_before(home: Home) -> FaultyModule:
+    """Put a faulty module between a home's signer and its token."""
+    module = FaultyModule(build(home.root), home.root / "orders")
+    module.path.chmod(0o755)
+    token = home.settings.token
+    environment = {**token.environment, **module.environment}
+    pairs = ", ".join(f"{json.dumps(name)} = {json.dumps(to)}" for name, to in environment.items())
+    path = home.path / "kms.toml"
+    text = re.sub(r"(?m)^environment = .*$", f"environment = {{ {pairs} }}", path.read_text())
+    text = re.sub(r"(?m)^(# )?module = .*$", f"module = {json.dumps(str(module.path))}", text)
+    path.write_text(text)
+    assert home.settings.token.module == module.path
+    return module
