@@ -91,7 +91,7 @@ class Described:
 
         ask()
 
-    def call(self, method: str, path: str, body: Any = None, **names: str) -> tuple[int, Any]:
+    def call(self, method: str, path: str, body: Any = None, **names: Any) -> tuple[int, Any]:
         """Status and JSON of one call; `names` are those in the path.
 
         A POST gets a fresh Idempotency-Key.
