@@ -1,12 +1,14 @@
 """Which heads of the log are signed. Those between them stay unsigned for good."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 
 from hsm_drivers.ports import Head
 from kms.domain.records import Checkpoint, LogId
 from kms.services.ports import Ledger
 
-_PAGE = 500
+_PAGES = (2, 32, 500)
+"""Rows read at a time, the last again and again: almost always the first row is what is wanted."""
 
 
 def newest_signed(ledger: Ledger, log: LogId) -> Checkpoint | None:
@@ -39,16 +41,16 @@ def _signed(
     While the signer is away every revocation leaves an unsigned head, so any number of them can
     stand in a row.
     """
-    while True:
+    for limit in chain(_PAGES, repeat(_PAGES[-1])):
         page = ledger.find(
             Checkpoint,
             log=log,
             order=("size",),
             descending=descending,
             after=None if start is None else (start,),
-            limit=_PAGE,
+            limit=limit,
         )
         yield from (record for record in page if record.note)
-        if len(page) < _PAGE:
+        if len(page) < limit:
             return
         start = page[-1].size

@@ -191,8 +191,8 @@ class Lookup:
         Raises:
             NotFoundError: The signed log does not reach so far.
         """
-        log = self._log(log)
-        complete = self._signed_size(log) >> (8 * level)
+        log, signed = self._signed(log)
+        complete = signed >> (8 * level)
         data = self._core.ledger.tile(log, level, number)
         if data is None or number * 256 + width > complete or len(data) < width * 32:
             raise NotFoundError("there is no such tile")
@@ -204,9 +204,9 @@ class Lookup:
         Raises:
             NotFoundError: The signed log does not reach so far.
         """
-        log = self._log(log)
+        log, signed = self._signed(log)
         first = number * TILE_WIDTH
-        if first + width > self._signed_size(log):
+        if first + width > signed:
             raise NotFoundError("there is no such entry bundle")
         events = self._core.ledger.find(Event, log=log, after=(log, first - 1), limit=width)
         return encode_entries([event.leaf for event in events])
@@ -230,17 +230,24 @@ class Lookup:
             return head.log
         return log
 
-    def _signed_size(self, log: LogId) -> int:
+    def _signed(self, log: LogId | None) -> tuple[LogId, int]:
+        """An epoch and how far it is signed; None: the current one.
+
+        Raises:
+            NotFoundError: There is no epoch.
+        """
         head = self._core.ledger.head()
-        if head is not None and head.log == log:
-            return self._core.sequencer.signed_size
+        if head is not None and log in {None, head.log}:
+            return head.log, self._core.sequencer.signed_size
+        if log is None:
+            raise NotFoundError("the log has not been opened")
         newest = newest_signed(self._core.ledger, log)
-        return 0 if newest is None else newest.size
+        return log, 0 if newest is None else newest.size
 
     def _released(self, tenant: TenantId, event: EventId) -> bool:
         """Whether a signed checkpoint of any epoch covers the event."""
         for record in self._core.ledger.find(Event, tenant=tenant, event=event, limit=1):
-            return record.index < self._signed_size(record.log)
+            return record.index < self._signed(record.log)[1]
         return False
 
     def _seen(self, event: Event, wanted: bool) -> SeenEvent:  # noqa: FBT001 - private
