@@ -28,6 +28,7 @@ from kms.api.app import HttpLimits
 from kms.api.middleware import Observed
 from kms.api.server import Listener, run, serve
 from kms.api.tls import ServerTls
+from kms.logs import configure
 from kms.metrics import Metrics
 
 
@@ -82,7 +83,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM; every request is logged, as the service does."""
+    configure("echo")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tls", type=Path, required=True)
     parser.add_argument("--anchor", type=Path, required=True)

@@ -1,5 +1,6 @@
 """A ledger with very many devices, filled through its own code, and what it weighs."""
 
+import math
 import random
 import sqlite3
 import time
@@ -21,7 +22,8 @@ REVOKED_ONE_IN = 10
 RECENT_ONE_IN = 4
 """Of certificates that live 30 days, those of the last week: their enrolments and answers are
 still kept."""
-_TARGETS_IN_A_UNIT = 4
+TARGETS = 2_000
+"""How many devices are remembered, spread over all, to be looked up."""
 _FOR_A_WEEK = {"enrolments", "idempotency", "reservations"}
 
 
@@ -83,7 +85,7 @@ def _fill(ledger: SqlLedger, devices: int) -> Filled:
         (placed,) = ledger.commit([enrolled(pattern, group, recent=is_recent)])
         if not isinstance(placed, Placed):
             raise BenchError(f"a commit was refused: {placed}")
-        targets += _targets(group, placed.first_index)
+        targets += _targets(group, placed.first_index, math.ceil(TARGETS * len(group) / devices))
         revoked += sum(len(item.events) > 1 for item in group)
         recent += len(group) * is_recent
         size = placed.size
@@ -98,13 +100,13 @@ def _group(pattern: Pattern, events: EventFactory, count: int) -> list[Made]:
     ]
 
 
-def _targets(group: list[Made], first: int) -> list[Target]:
+def _targets(group: list[Made], first: int, count: int) -> list[Target]:
     """A few of a unit; indices count every event of the devices before."""
     indices = []
     for item in group:
         indices.append(first)
         first += len(item.events)
-    chosen = random.sample(range(len(group)), min(_TARGETS_IN_A_UNIT, len(group)))
+    chosen = random.sample(range(len(group)), min(count, len(group)))
     return [
         Target(
             group[at].enrolment.user,

@@ -269,8 +269,9 @@ class _Timed:
 
 
 def _moments(seconds: float, rate: float) -> list[float]:
-    """Seconds after the beginning at which devices are due."""
-    moments, now = [], 0.0
+    """Seconds after the beginning at which devices are due; one at least."""
+    now = random.expovariate(rate)
+    moments = [now]
     while (now := now + random.expovariate(rate)) < seconds:
         moments.append(now)
     return moments

@@ -54,11 +54,13 @@ def echo(site: Site, directory: Path, recorded: dict[str, Any]) -> Iterator[Echo
         *(sys.executable, HERE / "echo.py", "--tls", site.home / "tls", "--anchor", anchor),
         *("--answers", answers, "--files", files, "--api", str(api), "--public", str(public)),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    log = directory / "log"
+    with log.open("wb") as told:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=told, text=True)
     try:
         assert process.stdout is not None  # noqa: S101 - for the type checker
         if process.stdout.readline() != "ready\n":
-            raise BenchError("the echo did not start; its traceback stands above")
+            raise BenchError(f"the echo did not start: {log.read_text()[-2000:]}")
         yield Echo(api, public)
     finally:
         process.terminate()
