@@ -321,8 +321,11 @@ def _lint_subject(request: CertificateRequest, issuer: Issuer) -> None:
 
 def _lint_names(request: CertificateRequest) -> None:
     profile = request.profile
-    counts = ((profile.uris, request.uris), (profile.dns, request.dns), (profile.ips, request.ips))
-    if not all(limit.admits(len(values)) for limit, values in counts):
+    if not (
+        profile.uris.admits(len(request.uris))
+        and profile.dns.admits(len(request.dns))
+        and profile.ips.admits(len(request.ips))
+    ):
         raise LintError(
             f"profile {profile.name} does not have that many alternative names", field="san"
         )

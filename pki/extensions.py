@@ -119,9 +119,23 @@ def authority_info_access(url: str) -> bytes:
 
 
 def subject_alt_name(
-    uris: Iterable[str] = (), dns: Iterable[str] = (), ips: Iterable[IpAddress] = ()
+    uris: Sequence[str] = (), dns: Sequence[str] = (), ips: Sequence[IpAddress] = ()
 ) -> bytes:
     """Subject alternative name, not critical since the subject is never empty."""
+    if len(uris) == 1 and not (dns or ips):
+        uri = uris[0].encode("ascii")
+        return uri_opening(len(uri)) + uri
+    return _subject_alt_name(uris, dns, ips)
+
+
+@lru_cache(maxsize=1024)
+def uri_opening(size: int) -> bytes:
+    """What stands before a URI of so many bytes that is the whole subject alternative name."""
+    opening = _subject_alt_name(("x" * size,), (), ())
+    return opening[: len(opening) - size]
+
+
+def _subject_alt_name(uris: Sequence[str], dns: Sequence[str], ips: Sequence[IpAddress]) -> bytes:
     names = [der.tlv(_URI, uri.encode("ascii")) for uri in uris]
     names += [der.tlv(_DNS, name.encode("ascii")) for name in dns]
     names += [der.tlv(_IP, ip_address(ip).packed) for ip in ips]

@@ -125,7 +125,7 @@ def _only_uri(extension: bytes) -> str | None:
     """The URI of a subject alternative name extension that holds nothing else."""
     at = extension.find(b"http")
     uri = extension[at:]
-    if extension[:at] != _uri_opening(len(uri)):
+    if extension[:at] != extensions.uri_opening(len(uri)):
         return None
     return uri.decode("ascii")
 
@@ -135,7 +135,7 @@ def _is_plain(subject: bytes) -> bool:
     header = _name_opening(len(subject))
     at = subject.rfind(_COMMON_NAME) + len(_COMMON_NAME) + 1
     value = subject[at:]
-    opening = _common_name_opening(len(value))
+    opening = names.rdn_opening(names.COMMON_NAME, len(value))
     first = at - len(opening)
     if (
         not subject.startswith(header)
@@ -175,17 +175,6 @@ def _list_opening(size: int) -> bytes:
     """What a list of extensions of so many bytes, the tag around it included, begins with."""
     outer = _header(0xA3, size)
     return outer + _header(der.SEQUENCE, size - len(outer))
-
-
-@lru_cache(maxsize=1024)
-def _uri_opening(size: int) -> bytes:
-    return extensions.subject_alt_name(("x" * size,))[:-size]
-
-
-@lru_cache(maxsize=256)
-def _common_name_opening(size: int) -> bytes:
-    attribute = _COMMON_NAME + der.tlv(der.UTF8_STRING, bytes(size))[1:]
-    return der.tlv(der.SET, der.tlv(der.SEQUENCE, attribute))[:-size]
 
 
 @lru_cache(maxsize=1024)

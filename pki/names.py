@@ -52,18 +52,28 @@ class Subject:
 
 @lru_cache(maxsize=4096)
 def _name(common_name: str, organization: str | None, unit: str | None) -> bytes:
-    parts = (
-        (ORGANIZATION, organization),
-        (ORGANIZATIONAL_UNIT, unit),
-        (COMMON_NAME, common_name),
-    )
-    return der.sequence(*(_rdn(kind, value) for kind, value in parts if value is not None))
+    return der.sequence(_organization(organization, unit), _rdn(COMMON_NAME, common_name))
+
+
+@lru_cache(maxsize=1024)
+def _organization(organization: str | None, unit: str | None) -> bytes:
+    parts = ((ORGANIZATION, organization), (ORGANIZATIONAL_UNIT, unit))
+    return b"".join(_rdn(kind, value) for kind, value in parts if value is not None)
 
 
 def _rdn(kind: str, value: str) -> bytes:
     if not value.strip() or not value.isprintable():
         raise ProfileError("a name needs visible characters and no others", field="subject")
-    return der.tlv(der.SET, der.sequence(der.oid(kind), der.utf8(bounded(value))))
+    text = bounded(value).encode()
+    return rdn_opening(kind, len(text)) + text
+
+
+@lru_cache(maxsize=1024)
+def rdn_opening(kind: str, size: int) -> bytes:
+    """What stands before a text of so many bytes that is the one attribute of an RDN."""
+    attribute = der.sequence(der.oid(kind), der.tlv(der.UTF8_STRING, bytes(size)))
+    opening = der.tlv(der.SET, attribute)
+    return opening[: len(opening) - size]
 
 
 def bounded(value: str) -> str:
