@@ -235,8 +235,13 @@ class _Connection:
         self._reader = reader
         self._writer = writer
         self._waiting: dict[int, asyncio.Future[frames.Answer]] = {}
-        self.broken = False
+        self._broken = False
         self._task = asyncio.create_task(self._read())
+
+    @property
+    def broken(self) -> bool:
+        """Whether it takes no more requests; the transport knows a moment before its reader."""
+        return self._broken or self._writer.is_closing()
 
     @classmethod
     async def open(cls, path: Path) -> "_Connection":
@@ -247,6 +252,8 @@ class _Connection:
     async def exchange(self, number: int, frame: bytes) -> frames.Answer:
         """Send a frame and wait for the answer of that number; abandoned, the answer is dropped."""
         answer: asyncio.Future[frames.Answer] = asyncio.get_running_loop().create_future()
+        if self.broken:
+            raise self._broke_off("it ended the connection")
         self._waiting[number] = answer
         try:
             self._writer.write(frame)
@@ -281,9 +288,12 @@ class _Connection:
             self._break(reason)
 
     def _break(self, reason: str) -> None:
-        self.broken = True
+        self._broken = True
         self._writer.close()
-        error = TokenUnavailableError(f"the signer at {self._path} broke off: {reason}")
+        error = self._broke_off(reason)
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(error)
+
+    def _broke_off(self, reason: str) -> TokenUnavailableError:
+        return TokenUnavailableError(f"the signer at {self._path} broke off: {reason}")

@@ -7,8 +7,10 @@ import socket
 import struct
 import time
 
+import uvloop
+
 from hsm_drivers import frames
-from hsm_drivers.errors import StatementRefusedError
+from hsm_drivers.errors import StatementRefusedError, TokenUnavailableError
 from hsm_drivers.ports import Purpose
 from tests.support.signer import (
     CA,
@@ -159,3 +161,29 @@ def test_many_clients_at_once_each_get_their_own(start_signer: Start) -> None:
         await asyncio.gather(*(one(number) for number in range(10)))
 
     asyncio.run(scenario())
+
+
+def test_requests_at_the_very_moment_of_its_death_are_told_so(start_signer: Start) -> None:
+    """A transport is closed for a turn of the loop before the client's reader wakes and sees it."""
+    process = start_signer()
+    asyncio.run(ceremony(process, CA_SPEC))
+
+    async def scenario() -> None:
+        async with client(process) as signer:
+            await signer.health()
+            asked = []
+            while not asked or not asked[0].done():
+                asked.append(asyncio.create_task(signer.keys()))
+                await asyncio.sleep(0)
+            process.process.kill()
+            last = asyncio.create_task(signer.keys())
+            while not last.done():  # a new request in every turn, until this one has failed
+                asked.append(asyncio.create_task(signer.keys()))
+                await asyncio.sleep(0)
+            outcomes = await asyncio.gather(last, *asked, return_exceptions=True)
+            failures = [item for item in outcomes if isinstance(item, BaseException)]
+            assert failures
+            assert {type(item) for item in failures} == {TokenUnavailableError}
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the worker's
+        runner.run(scenario())
