@@ -162,8 +162,9 @@ class HeadSigner:
             signature = await self._sign(body, self._evidence(head))
             line = NoteSignature(self._vkey.name, self._vkey.key_id, signature)
             note = format_note(body, [line])
-            await self._in_thread(lambda: self._ledger.store_note(head.log, head.size, note))
+            # The signer has it, whether it can be stored here or not: the next proof starts there.
             self._remembered = Head(head.origin, head.size, head.root)
+            await self._in_thread(lambda: self._ledger.store_note(head.log, head.size, note))
             self._signed_size = max(self._signed_size, head.size)
             record = CheckpointRecord(head.log, head.size, head.root, note)
             self._recent.append((number, record))

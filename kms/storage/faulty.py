@@ -1,6 +1,6 @@
 """A ledger that fails on command, with the work not done or done: for tests of what comes after."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -38,21 +38,36 @@ class FaultyLedger:
 
     Args:
         ledger: Does the work.
+
+    Attributes:
+        calls: How often each method was called.
     """
 
     def __init__(self, ledger: Ledger) -> None:
+        self.calls: Counter[str] = Counter()
         self._ledger = ledger
-        self._faults: dict[str, deque[Fault]] = {}
+        self._faults: dict[str, deque[Fault | None]] = {}
 
-    def fail_next(self, method: str, *faults: Fault) -> None:
+    def fail_next(self, method: str, *faults: Fault, after: int = 0) -> None:
         """Let the next calls of a method fail, one per fault, after those already told of.
+
+        Args:
+            method: Of the ledger.
+            *faults: How.
+            after: So many calls go through before.
 
         Raises:
             ValueError: The ledger has no such method.
         """
         if method.startswith("_") or not callable(getattr(Ledger, method, None)):
             raise ValueError(f"a ledger has no method {method!r}")
-        self._faults.setdefault(method, deque()).extend(faults)
+        self._faults.setdefault(method, deque()).extend([None] * after + [*faults])
+
+    def mend(self) -> int:
+        """Forget the faults that did not come; answers how many."""
+        left = sum(fault is not None for faults in self._faults.values() for fault in faults)
+        self._faults.clear()
+        return left
 
     def get(self, kind: type[R], *key: Any) -> R | None:
         """See `Ledger.get`."""
@@ -113,13 +128,14 @@ class FaultyLedger:
 
     def close(self) -> None:
         """See `Ledger.close`."""
-        self._ledger.close()
+        self._call("close", self._ledger.close)
 
     def _call(self, method: str, work: Callable[[], T]) -> T:
+        self.calls[method] += 1
         faults = self._faults.get(method)
-        if not faults:
+        fault = faults.popleft() if faults else None
+        if fault is None:
             return work()
-        fault = faults.popleft()
         if fault is Fault.DONE:
             work()
         raise LedgerUnavailableError(

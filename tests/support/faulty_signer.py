@@ -1,8 +1,9 @@
 """A signer that fails on command, before or after the work is done."""
 
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
+from typing import TypeVar
 
 from hsm_drivers.errors import HsmError, TokenUnavailableError
 from hsm_drivers.ports import (
@@ -17,6 +18,8 @@ from hsm_drivers.ports import (
     StatementSigner,
 )
 
+T = TypeVar("T")
+
 
 class Fault(StrEnum):
     """NOT_DONE: nothing happened. DONE: signed and journalled, but the answer was lost."""
@@ -26,45 +29,59 @@ class Fault(StrEnum):
 
 
 class FaultySigner:
-    """Any `StatementSigner`; calls to sign for a purpose fail as told, and all while it is away."""
+    """Any `StatementSigner`; its next calls fail as told, and all while it is away.
+
+    Calls are named by their method; those to sign by their purpose.
+
+    Attributes:
+        away: Whether it cannot be reached at all.
+        calls: How often each was called.
+    """
 
     def __init__(self, signer: StatementSigner) -> None:
-        self._signer = signer
-        self._faults: dict[Purpose, deque[Fault]] = {purpose: deque() for purpose in Purpose}
         self.away = False
+        self.calls: Counter[str] = Counter()
+        self._signer = signer
+        self._faults: dict[str, deque[Fault | None]] = {}
 
-    def fail_next(self, purpose: Purpose, *faults: Fault) -> None:
-        self._faults[purpose].extend(faults)
+    def fail_next(self, call: str, *faults: Fault, after: int = 0) -> None:
+        """Let the next such calls fail, one per fault, after `after` that go through."""
+        assert call in {*Purpose, "keys", "attributes", "journal", "health", "generate"}
+        self._faults.setdefault(call, deque()).extend([None] * after + [*faults])
+
+    def mend(self) -> int:
+        """Forget the faults that did not come; answers how many."""
+        left = sum(fault is not None for faults in self._faults.values() for fault in faults)
+        self._faults.clear()
+        return left
 
     async def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
-        self._check()
-        queue = self._faults[statements[0].purpose]
-        if not queue:
-            return await self._signer.sign(statements)
-        if queue.popleft() is Fault.DONE:
-            await self._signer.sign(statements)
-        raise TokenUnavailableError("the connection to the signer broke")
+        purpose = statements[0].purpose
+        return await self._call(purpose, lambda: self._signer.sign(statements))
 
     async def keys(self) -> list[KeyRecord]:
-        self._check()
-        return await self._signer.keys()
+        return await self._call("keys", self._signer.keys)
 
     async def attributes(self, label: KeyLabel) -> KeyAttributes:
-        self._check()
-        return await self._signer.attributes(label)
+        return await self._call("attributes", lambda: self._signer.attributes(label))
 
     async def journal(self, after: int, limit: int) -> list[JournalEntry]:
-        self._check()
-        return await self._signer.journal(after, limit)
+        return await self._call("journal", lambda: self._signer.journal(after, limit))
 
     async def health(self) -> SignerHealth:
-        self._check()
-        return await self._signer.health()
+        return await self._call("health", self._signer.health)
 
     async def generate(self, spec: KeySpec) -> KeyRecord:
-        self._check()
-        return await self._signer.generate(spec)
+        return await self._call("generate", lambda: self._signer.generate(spec))
 
-    def _check(self) -> None:
+    async def _call(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
+        self.calls[name] += 1
         if self.away:
             raise TokenUnavailableError("the signer is away")
+        faults = self._faults.get(name)
+        fault = faults.popleft() if faults else None
+        if fault is None:
+            return await work()
+        if fault is Fault.DONE:
+            await work()
+        raise TokenUnavailableError("the connection to the signer broke")
