@@ -6,6 +6,7 @@ figures of a run are printed (`pytest -s`).
 
 import asyncio
 import json
+import re
 import sys
 import threading
 import time
@@ -28,6 +29,7 @@ from tests.support.flooding import (
     median,
     one_by_one,
 )
+from tests.support.promql import TARGET, alerts, exposed, named, panels
 from tests.support.running import COLLEAGUE, MESSENGER, Home, Service, running
 
 pytestmark = pytest.mark.timeout(300)
@@ -107,6 +109,7 @@ class Run:
     after: list[Asked]
     counted: float
     held: float
+    metrics: str
 
     def __str__(self) -> str:
         statuses = Counter(item.answer.status for item in self.flood.asked)
@@ -141,7 +144,8 @@ async def measure(service: Service, doomed: list[str]) -> Run:
         for reason in ("share", "full", "waited")
     )
     held = service.metric("kms_admission_held_places", **{"class": "batch"})
-    return Run(at_rest, able, resident, flooded, witness, after, counted, held)
+    metrics = service.operator("/metrics")[1]
+    return Run(at_rest, able, resident, flooded, witness, after, counted, held, metrics)
 
 
 def enrolled(home: Home) -> list[str]:
@@ -205,3 +209,25 @@ def test_all_is_as_before_at_once(run: Run):
     assert {item.answer.status for item in run.after} == {200}
     assert median(run.after) < SLACK * median(run.at_rest)
     assert run.held == 0
+
+
+def test_alerts_and_dashboard_name_what_the_service_shows(run: Run):
+    """A service that has enrolled, revoked and refused: every metric has its labels by then."""
+    shown = exposed(run.metrics)
+    queries = [(rule["alert"], rule["expr"], "") for rule in alerts()]
+    for name, query, legend in [*queries, *panels()]:
+        found = named(query)
+        assert found.metrics, name
+        assert not found.metrics - shown.keys(), name
+        labels = found.labels | set(re.findall(r"{{(\w+)}}", legend))
+        assert labels <= TARGET.union(*(shown[metric] for metric in found.metrics)), name
+
+
+def test_every_metric_is_on_the_dashboard_or_behind_an_alert(run: Run):
+    queries = [*(rule["expr"] for rule in alerts()), *(query for _, query, _ in panels())]
+    used = set().union(*(named(query).metrics for query in queries))
+    families = {metric.removesuffix("_bucket").removesuffix("_total") for metric in used}
+    for metric in exposed(run.metrics):
+        if metric.startswith("kms_") and not metric.endswith("_created"):
+            family = re.sub(r"_(bucket|sum|count|total)$", "", metric)
+            assert family in families or metric in used, metric
