@@ -1,5 +1,6 @@
 """Can the service do its work now? Asked by `/readyz` and `kms doctor`; each check goes deep."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -51,6 +52,8 @@ class Readiness:
         head = self._core.ledger.head()
         if head is None:
             raise KmsError("the log has not been opened: hold the ceremony first")
+        # A transaction that changes nothing: locked, read-only, damaged show in it.
+        await asyncio.to_thread(self._core.ledger.reserve, [])
         return f"{head.size} events committed"
 
     async def _log(self) -> str:

@@ -3,14 +3,45 @@
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 
 from sqlalchemy import ClauseElement, Connection, Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from kms.services.ports import LedgerUnavailableError
-from kms.storage.dialect import explain
+from kms.storage.dialect import explain, is_damage
 from kms.storage.mapping import Row
 from kms.storage.statements import compiled
+
+
+@dataclass(slots=True)
+class Store:
+    """The database that readers and writer share.
+
+    Attributes:
+        place: Names it in messages.
+        damage: What the first damaged page was told by; empty while none was met. What is written
+            after that could make it worse, and would be lost when a backup is restored.
+    """
+
+    place: str
+    damage: str = ""
+
+    def failed(self, error: Exception, *, maybe_done: bool = False) -> LedgerUnavailableError:
+        """What a driver's error means to the ledger's users."""
+        text = explain(error, self.place)
+        if is_damage(error):
+            self.damage = self.damage or text
+        return LedgerUnavailableError(text, maybe_done=maybe_done)
+
+    def refuse_damaged(self) -> None:
+        """Let nothing be written to a database with a damaged page.
+
+        Raises:
+            LedgerUnavailableError: One was met since this process began.
+        """
+        if self.damage:
+            raise LedgerUnavailableError(self.damage)
 
 
 class Readers:
@@ -18,12 +49,12 @@ class Readers:
 
     Args:
         engine: Its connections commit by themselves, so an idle one holds no snapshot.
-        place: Names the database in messages.
+        store: What it reads.
     """
 
-    def __init__(self, engine: Engine, place: str) -> None:
+    def __init__(self, engine: Engine, store: Store) -> None:
         self._engine = engine
-        self._place = place
+        self._store = store
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         # Appending to and popping from a deque is atomic; who popped a connection owns it.
         self._idle: deque[Connection] = deque()
@@ -43,7 +74,7 @@ class Readers:
                 cursor.execute(text, pick(values))
                 return list(cursor.fetchall())
         except (SQLAlchemyError, self._driver_error) as error:
-            raise LedgerUnavailableError(explain(error, self._place)) from error
+            raise self._store.failed(error) from error
 
     def close(self) -> None:
         """Close what is idle."""
@@ -70,12 +101,12 @@ class Writer:
 
     Args:
         engine: Its transactions hold the database's write lock from their beginning.
-        place: Names the database in messages.
+        store: What it writes to.
     """
 
-    def __init__(self, engine: Engine, place: str) -> None:
+    def __init__(self, engine: Engine, store: Store) -> None:
         self._engine = engine
-        self._place = place
+        self._store = store
         self._connection: Connection | None = None
 
     @contextmanager
@@ -84,8 +115,10 @@ class Writer:
 
         Raises:
             IntegrityError: As it comes from the block.
-            LedgerUnavailableError: The store failed; `maybe_done` if that was in COMMIT itself.
+            LedgerUnavailableError: The store failed, `maybe_done` if that was in COMMIT itself; or
+                it is damaged.
         """
+        self._store.refuse_damaged()
         try:
             connection = self._open()
             connection.begin()
@@ -95,7 +128,7 @@ class Writer:
             raise
         except SQLAlchemyError as error:
             self.close()
-            raise LedgerUnavailableError(explain(error, self._place)) from error
+            raise self._store.failed(error) from error
         except BaseException:
             self._roll_back()
             raise
@@ -118,7 +151,7 @@ class Writer:
             connection.commit()
         except SQLAlchemyError as error:
             self.close()
-            raise LedgerUnavailableError(explain(error, self._place), maybe_done=True) from error
+            raise self._store.failed(error, maybe_done=True) from error
         except BaseException:
             self.close()
             raise

@@ -42,7 +42,7 @@ _MEANINGS = {
     "SQLITE_READONLY": "it is read-only: check the owner and mode of the file and its directory",
     "SQLITE_CORRUPT": "it is damaged: stop, and restore it from a backup",
     "SQLITE_NOTADB": "it is not a database: check the path",
-    "SQLITE_CANTOPEN": "it cannot be opened: check the path, and run `kms init` to make it",
+    "SQLITE_CANTOPEN": "it cannot be opened: check path, owner, mode, and the limit of open files",
     "SQLITE_IOERR": "reading or writing failed: check the disk",
     "SQLITE_NOMEM": "there is no memory left",
 }
@@ -180,10 +180,21 @@ def check_pages(connection: Connection) -> list[str]:
     return [f"SQLite: {line}" for line in found if line != "ok"]
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether the database itself is damaged."""
+    return _name(error).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+
+
+def _name(error: Exception) -> str:
+    """SQLite's name of an error; empty for others."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(cause, "sqlite_errorname", ""))
+
+
 def explain(error: Exception, place: str) -> str:
     """One sentence: what failed, where, and what to do."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    name = str(getattr(cause, "sqlite_errorname", ""))
+    name = _name(error)
     meaning = next((text for code, text in _MEANINGS.items() if name.startswith(code)), None)
     if str(cause).startswith(("no such table", "no such column")):
         meaning = f"{cause}: its schema is older than this program, run `kms init`"

@@ -19,7 +19,7 @@ from kms.services.ports import (
     Unit,
 )
 from kms.storage import dialect, statements
-from kms.storage.connections import Readers, Writer
+from kms.storage.connections import Readers, Store, Writer
 from kms.storage.growth import (
     Edge,
     Growth,
@@ -73,8 +73,9 @@ class SqlLedger:
 
     def __init__(self, url: str, *, faults: Faults = _no_faults) -> None:
         self._place = str(dialect.database_path(url))
-        self._writer = Writer(dialect.writer(url), self._place)
-        self._readers = Readers(dialect.readers(url), self._place)
+        store = Store(self._place)
+        self._writer = Writer(dialect.writer(url), store)
+        self._readers = Readers(dialect.readers(url), store)
         self._faults = faults
         # Held for every transaction; guards `_edge`.
         self._lock = threading.Lock()

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,18 @@ def test_killed_while_the_schema_is_made(tmp_path: Path):
     assert current(url) == "0001"
 
 
+def damage_page(path: Path, table: str) -> None:
+    """Overwrite the first page of a table's tree."""
+    with closing(sqlite3.connect(path)) as connection:
+        ((size,),) = connection.execute("PRAGMA page_size")
+        wanted = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+        ((page,),) = connection.execute(wanted, (table,))
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xa5" * size)
+
+
 class TestDisk:
     """Failures of the store itself."""
 
@@ -294,6 +307,32 @@ class TestDisk:
         holder.close()
         assert ledger.commit([unit("a")]) == [Placed(LOG, 0, 1)]
         ledger.close()
+
+    def test_a_damaged_page_ends_writing_and_not_reading(
+        self, ledger: SqlLedger, url: str, tmp_path: Path
+    ):
+        path = Path(url.removeprefix("sqlite:///"))
+        ledger.commit([unit("a")])
+        ledger.close()
+        (tmp_path / "backup").mkdir()
+        backup = copy_database(url, tmp_path / "backup")
+        damage_page(path, "certificates")
+        damaged = SqlLedger(url)
+        assert damaged.commit([unit("b")]), "nothing is known of it yet"
+        with pytest.raises(LedgerUnavailableError, match="damaged: stop, and restore it"):
+            damaged.find(type(certificate("a")))
+        for write in (
+            lambda: damaged.commit([unit("c")]),
+            lambda: damaged.reserve([]),
+            lambda: damaged.store_note(LOG, 1, b"note"),
+        ):
+            with pytest.raises(LedgerUnavailableError, match="damaged: stop, and restore it"):
+                write()
+        assert damaged.count(Event) == 2
+        damaged.close()
+        restored = SqlLedger(backup)
+        assert restored.commit([unit("b")]) == [Placed(LOG, 1, 2)]
+        restored.close()
 
     def test_not_a_database(self, tmp_path: Path):
         path = tmp_path / "kms.db"
