@@ -34,7 +34,7 @@ from kms.services.turns import ROOMS, Admission, CallClass, Room
 from kms.settings import Settings
 
 RETRY_SECONDS = 1.0
-_NEW_OBJECTS = 20_000
+_NEW_OBJECTS = 100_000
 """Container objects made before the garbage collector looks at them; a batch makes more."""
 
 _log = structlog.get_logger()
