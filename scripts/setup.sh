@@ -4,6 +4,7 @@
 #   scripts/setup.sh run    Debian packages, .venv, what the service needs
 #   scripts/setup.sh test   that, and what the tests need
 #   scripts/setup.sh bench  Debian packages, .venv, what service and benchmark need
+#   scripts/setup.sh fuzz   that of run, and the fuzzer; the fuzzed parsers need test, too
 #   scripts/setup.sh venv   Debian packages and an empty .venv
 #
 # KMS_WHEELS=<dir> installs from a directory made by `make vendor` and from nowhere else.
@@ -55,8 +56,9 @@ present() {
 
 missing_packages() {
     [ -n "$python" ] || echo python3.11
-    while read -r package probe; do
+    while read -r package probe wanted; do
         case $package in '' | '#'*) continue ;; esac
+        [ "${wanted:-$level}" = "$level" ] || continue
         present "$probe" || echo "$package"
     done <scripts/packages.txt | sort -u
 }
@@ -69,6 +71,11 @@ as_root() {
 
 apt() { quietly $root env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@"; }
 
+# Only its promtool is wanted; Debian would start the server on every address.
+keep_prometheus_still() {
+    [ ! -d /run/systemd/system ] || quietly $root systemctl mask prometheus.service
+}
+
 install_packages() {
     missing=$(missing_packages | tr '\n' ' ' | sed 's/ $//')
     [ -n "$missing" ] || return 0
@@ -76,6 +83,7 @@ install_packages() {
         echo "sudo apt-get install --no-install-recommends $missing"
         exit 2
     fi
+    case $missing in *prometheus*) keep_prometheus_still ;; esac
     say "installing Debian packages: $missing"
     # shellcheck disable=SC2086 # a list of words
     apt install --no-install-recommends $missing ||
@@ -127,7 +135,7 @@ install_level() {
     fingerprint "$level" >"$stamp"
 }
 
-case $level in venv | run | test | bench) ;; *) say "unknown level: $level"; exit 2 ;; esac
+case $level in venv | run | test | bench | fuzz) ;; *) say "unknown level: $level"; exit 2 ;; esac
 mkdir -p var
 : >>"$log"
 if command -v flock >/dev/null 2>&1 && [ -z "${KMS_SETUP_LOCKED:-}" ]; then
