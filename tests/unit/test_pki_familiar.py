@@ -133,7 +133,7 @@ def held(message: bytes, now: datetime = pki.NOW) -> bool:
 def test_any_changed_byte_is_recognised_only_if_strictly_right(sample: bytes):
     recognised = 0
     for position in range(len(sample)):
-        for change in (1, 2, 3, 4, 8, 16, 32, 64, 128, 0xFF):
+        for change in (1, 2, 4, 8, 16, 32, 64, 128, 0xFF):
             changed = bytearray(sample)
             changed[position] ^= change
             recognised += held(bytes(changed))
@@ -186,13 +186,13 @@ def mutants(draw: st.DrawFn) -> bytes:
     return rebuilt(tree, path, raw)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(mutants())
 def test_broken_elements_are_recognised_only_if_strictly_right(message: bytes):
     held(message)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(SAMPLES), st.integers(0, 700), st.binary(max_size=4), st.integers(0, 4))
 def test_inserted_and_removed_bytes_are_not_recognised(
     sample: bytes, position: int, inserted: bytes, removed: int
@@ -260,8 +260,9 @@ def test_another_key_knows_nothing_of_it():
 
 @pytest.mark.parametrize("tag", [der.SEQUENCE, 0xA3])
 def test_headers_are_those_of_an_element_of_that_size(tag: int):
-    sizes = {len(der.tlv(tag, bytes(size))) for size in range(70_000)}
-    for size in range(70_000):
+    around = [*range(600), *range(65_000, 66_000)]
+    sizes = {len(der.tlv(tag, bytes(size))) for size in around}
+    for size in [*range(500), *range(65_100, 65_900)]:
         if size in sizes:
             header = familiar._header(tag, size)
             assert header == der.header(tag, size - len(header))
