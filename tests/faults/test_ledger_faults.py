@@ -312,7 +312,7 @@ class TestDisk:
         self, ledger: SqlLedger, url: str, tmp_path: Path
     ):
         path = Path(url.removeprefix("sqlite:///"))
-        ledger.commit([unit("a")])
+        ledger.commit([unit("a", Insert(certificate("a")))])
         ledger.close()
         (tmp_path / "backup").mkdir()
         backup = copy_database(url, tmp_path / "backup")
