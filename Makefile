@@ -18,7 +18,7 @@ MODE ?= short
 DJANGO_CA := var/build/django-ca
 DJANGO_CA_VERSION := 3.2.0
 
-.PHONY: help demo test serve check bench bench-record soak vendor lock clean
+.PHONY: help demo test serve check bench bench-record soak fuzz attack vendor lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -55,6 +55,15 @@ soak: ## the tests that take long, and KILLS=1000 kills of a busy service (SEED=
 	@scripts/setup.sh test
 	@$(PYTEST) -q -m slow
 	@.venv/bin/python -m scripts.soak --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+fuzz: ## parsers of foreign bytes, each for SECONDS=600, guided by coverage (TARGET=… only one)
+	@scripts/setup.sh test
+	@scripts/setup.sh fuzz
+	@.venv/bin/python -m scripts.fuzz --seconds $(or $(SECONDS),600) $(if $(TARGET),--target $(TARGET))
+
+attack: ## attacks from outside, each for SECONDS=10, with honest clients measured beside them
+	@scripts/setup.sh test
+	@.venv/bin/python -m scripts.attack --seconds $(or $(SECONDS),10)
 
 vendor: ## all wheels into var/wheels (or WHEELS=<dir>), for machines without an index
 	@scripts/vendor.sh "$(WHEELS)"

@@ -28,7 +28,7 @@ _EXTENSION_REQUEST = "1.2.840.113549.1.9.14"
 _BEGIN = b"-----BEGIN "
 _PEM = re.compile(
     rb"^-----BEGIN ((?:NEW )?CERTIFICATE REQUEST)-----\r?\n"
-    rb"([A-Za-z0-9+/=\r\n]+)"
+    rb"((?:[A-Za-z0-9+/=]+\r?\n)+)"  # an empty line would end headers for other readers
     rb"-----END \1-----\s*\Z",
     re.MULTILINE,
 )

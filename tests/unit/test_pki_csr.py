@@ -129,6 +129,7 @@ def test_pem_is_read(data: bytes):
         ("another label", pem(GOOD, "CERTIFICATE")),
         ("labels that differ", pem(GOOD).replace(b"-----BEGIN CERT", b"-----BEGIN NEW CERT")),
         ("broken base64", pem(GOOD).replace(b"M", b"=", 1)),
+        ("an empty line", pem(GOOD).replace(b"-----END", b"\n-----END")),
         ("bytes behind it", GOOD + b"\x00"),
         ("a certificate", pki.issue("officer", "ECDSA-P256").der),
         ("too much", GOOD + bytes(MAX_CSR)),
