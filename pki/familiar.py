@@ -26,6 +26,8 @@ _COMMON_NAME = der.oid(names.COMMON_NAME) + bytes((der.UTF8_STRING,))
 _UTC_VALIDITY = 32
 """Bytes of a Validity of two UTCTimes."""
 _MAX_SERIAL = 20
+_MAX_SUBJECT = 1024
+"""Bytes: names are kept for comparison, and this service's have three parts of 64 characters."""
 _NO_TIME = timedelta(0)
 
 
@@ -82,6 +84,7 @@ def _recognised(limits: Limits, message: bytes, now: datetime) -> str | None:
         and message.startswith(limits.head, serial_at + len(serial))
         and -MAX_AGE <= begin - now <= MAX_AHEAD
         and subject != limits.issuer
+        and len(subject) <= _MAX_SUBJECT
         and _is_plain(subject)
         and _fits(limits, lifetime, message[spki_at:rest_at], message[rest_at:])
     ):

@@ -230,6 +230,15 @@ def test_subjects_are_recognised_as_the_strict_reader_takes_them(unit: str, name
     assert held(message) == (accepted and len(name.encode(errors="ignore")) < 128)
 
 
+def test_long_names_are_left_to_the_strict_reader():
+    """What is compared is kept: a worker that was taken over must not fill the signer's memory."""
+    unit = der.set_of([der.sequence(der.oid("2.5.4.11"), der.utf8("u" * 1024))])
+    name = der.set_of([der.sequence(der.oid("2.5.4.3"), der.utf8("n"))])
+    message = rebuilt(der.parse(GOOD), (5,), der.sequence(unit, name))
+    assert not held(message)
+    assert judge_certificate(fresh(PEOPLE), message, pki.NOW)
+
+
 @pytest.mark.parametrize("begin", [-MAX_AGE, -MAX_AGE - SECOND, MAX_AHEAD, MAX_AHEAD + SECOND])
 def test_the_clock_decides_for_known_forms_too(begin: timedelta):
     now = pki.NOW - timedelta(minutes=5) - begin
