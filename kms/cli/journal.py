@@ -25,7 +25,7 @@ from kms.cli.errors import CheckFailedError
 from kms.cli.files import write
 from kms.cli.output import Shown, sheet
 from kms.processes.home import HomeBusyError, home_lock
-from kms.processes.pin import obtain_pin
+from kms.processes.pin import Pin, obtain_pin
 from kms.settings import Settings
 from kms.tlog.notes import KeyType, NoteSignature, VerifierKey, format_note
 
@@ -68,6 +68,23 @@ def export_journal(
         "sha256": seal.sha256.hex(),
         "key": sealed.vkey.text(),
     }
+    return Shown(document, sheet(document))
+
+
+@local
+def find_orphans(settings: Settings, pin_fd: PinFdOption = None) -> Shown:
+    """Look through the whole journal again for what was signed and never logged, and revoke it."""
+    from kms.bootstrap import local_services  # noqa: PLC0415 - remote commands start faster
+
+    async def look(pin: Pin) -> int:
+        async with local_services(settings, pin) as services:
+            return await services.upkeep.sweep(anew=True)
+
+    pin = obtain_pin(settings, pin_fd=pin_fd)
+    try:
+        document = {"orphans": asyncio.run(look(pin))}
+    finally:
+        pin.clear()
     return Shown(document, sheet(document))
 
 

@@ -51,6 +51,7 @@ app.command("demo")(demo_command.demo)
 authorities.group.command("ceremony")(founding.ceremony)
 log.group.command("new-epoch")(founding.new_epoch)
 log.group.command("export-journal")(journal.export_journal)
+log.group.command("find-orphans")(journal.find_orphans)
 principals.group.command("dev-clients")(local_principals.dev_clients)
 principals.group.command("bootstrap-officer")(local_principals.bootstrap_officer)
 

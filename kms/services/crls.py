@@ -111,6 +111,10 @@ class Crls:
             or not oldest < current.record.this_update <= now
         ]
 
+    def outdated(self, name: str) -> None:
+        """Something was revoked that no list has yet; `due` names it until one is published."""
+        self._stale.add(name)
+
     async def publish(
         self, name: str, actor: Caller = SERVICE, request: Call | None = None
     ) -> Published:

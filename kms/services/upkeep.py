@@ -95,13 +95,18 @@ class Upkeep:
             if len(old) < DELETE_PAGE:
                 return deleted
 
-    async def sweep(self) -> int:
+    async def sweep(self, *, anew: bool = False) -> int:
         """Reconcile the signer's journal with the ledger; answer how many orphans were found.
+
+        Args:
+            anew: From the first entry on. The mark is the ledger's: an intruder may have moved it.
 
         Raises:
             SignerUnavailableError: The signer is away.
         """
         token, mark = await self._mark()
+        if anew:
+            mark = SignerMark(token, 0)
         found, page = 0, await self._page(mark)
         while page:
             orphans, done = await self._reconcile(page)
@@ -120,15 +125,21 @@ class Upkeep:
             raise SignerUnavailableError(f"the signer is away: {error}") from error
 
     async def _reconcile(self, page: list[JournalEntry]) -> tuple[int, int | None]:
-        """Orphans found, and the counter of the last entry that is settled; None for none."""
+        """Orphans found, and the counter of the last entry that is settled; None for none.
+
+        One list of each authority for all orphans of the page: they may be many.
+        """
         live, orphans, done = self._live(), 0, None
+        outdated: set[str] = set()
         for entry in page:
             if not self._committed(entry):
                 if entry.reference in live or self._recent(entry):
                     break
-                await self._orphan(entry)
+                outdated |= await self._orphan(entry)
                 orphans += 1
             done = entry.counter
+        for name in sorted(outdated):
+            await self._crls.publish(name)
         return orphans, done
 
     def _advance(self, mark: SignerMark) -> SignerMark:
@@ -200,10 +211,11 @@ class Upkeep:
         fresh = self._core.clock.now() - self._core.limits.enrolment_ttl
         return record is not None and record.this_update > fresh
 
-    async def _orphan(self, entry: JournalEntry) -> None:
+    async def _orphan(self, entry: JournalEntry) -> set[str]:
+        """Log and revoke it; answers whose list is outdated by that."""
         authority = self._authority(entry)
         if authority is None:
-            return
+            return set()
         if entry.purpose is Purpose.CRL:
             unit = self._orphan_crl(authority, entry)
         else:
@@ -212,8 +224,10 @@ class Upkeep:
         if isinstance(outcome, Conflict):
             raise KmsError(f"orphan {entry.reference} could not be recorded: {outcome.record}")
         self._core.observer.orphans(1)
-        if entry.purpose is Purpose.CERTIFICATE:
-            await self._crls.publish(authority.record.name)
+        if entry.purpose is Purpose.CRL:
+            return set()
+        self._crls.outdated(authority.record.name)
+        return {authority.record.name}
 
     def _orphan_crl(self, authority: ActiveAuthority, entry: JournalEntry) -> Unit:
         event = self._core.events.draft(
