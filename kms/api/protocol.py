@@ -53,6 +53,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _stalled: asyncio.TimerHandle | None = None
     _farewell: asyncio.TimerHandle | None = None
     _reading_headers = True
+    _reading_body = False
     _header_bytes = 0
     _refusal: KmsError = MalformedRequestError("this is not an HTTP/1.1 request")
 
@@ -108,7 +109,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The request can be served."""
-        self._reading_headers = False
+        self._reading_headers, self._reading_body = False, True
         self._end_deadline()
         self._all.serve(self)
         super().on_headers_complete()
@@ -116,10 +117,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
             raise _NoFurtherError
 
+    def on_message_complete(self) -> None:
+        """The whole request is there."""
+        self._reading_body = False
+        self._end_deadline()
+        super().on_message_complete()
+
     def on_response_complete(self) -> None:
-        """A request is answered."""
+        """A request is answered; what is still to come of it is read, but not for long."""
         if not self.pipeline:
             self._all.wait(self)
+            if self._reading_body:
+                self._start_deadline()
         super().on_response_complete()
 
     def pause_writing(self) -> None:

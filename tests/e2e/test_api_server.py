@@ -28,7 +28,7 @@ class Slow:
     released: threading.Event = field(default_factory=threading.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        while (await receive()).get("more_body", False):
+        while scope["path"] != "/early" and (await receive()).get("more_body", False):
             pass
         if scope["path"] == "/slow":
             self.entered.set()
@@ -98,6 +98,17 @@ def read_all(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return data
+
+
+def trickled(connection: socket.socket, most: int) -> int:
+    """How many bytes can be sent, one at a time, until the connection ends."""
+    for sent in range(most):
+        time.sleep(0.05)
+        try:
+            connection.sendall(b"x")
+        except OSError:
+            return sent
+    return most
 
 
 def read_answer(connection: socket.socket) -> bytes:
@@ -234,6 +245,19 @@ def test_trickled_headers_gain_no_time(monkeypatch: pytest.MonkeyPatch):
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             trickle(connection, b"GET / HTTP/1.1\r\nHost: " + b"x" * 500)
         assert time.monotonic() - started < 5
+
+
+def test_a_body_that_nobody_waits_for_gains_no_time(monkeypatch: pytest.MonkeyPatch):
+    """Who was answered before its body came may send it, but not trickle it for ever."""
+    monkeypatch.setattr(BoundedProtocol, "header_seconds", 0.3)
+    with served() as service, service.connect() as connection:
+        head = b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+        connection.sendall(head + b"x")
+        assert read_answer(connection).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"x" * 999)
+        connection.sendall(head + b"x")
+        assert read_answer(connection).startswith(b"HTTP/1.1 200")
+        assert trickled(connection, 200) < 200
 
 
 def test_a_newcomer_takes_the_place_of_who_waits_longest(monkeypatch: pytest.MonkeyPatch):
