@@ -38,6 +38,7 @@ def test_the_service_finds_and_revokes_orphans(new_home: Callable[..., Home], tm
         wait_for(lambda: service.metric("kms_orphans_total") == 3, 30, "two certificates, a CRL")
         late = client.until_answered(path, proofs, "abandoned")
         assert late.problem in {"challenge-expired", "challenge-used"}, "it comes too late"
+        wait_for(lambda: service.metric("kms_crl_entries", authority="people") == 2, 30, "a list")
         crl = x509.load_der_x509_crl(service.public("/pki/people.crl")[1])
         assert service.stop() == 0
     with books_of(home, tmp_path / "books") as books:
