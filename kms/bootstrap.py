@@ -296,7 +296,8 @@ def hold_ceremony(
 
     async def hold(path: Path) -> CeremonyReport:
         async with _token_and_ledger(settings, path) as (client, ledger, executor):
-            epoch = await open_log(ledger, client, plan, executor)
+            now, chosen = SystemClock().now(), policy(settings)
+            epoch = await open_log(ledger, client, plan, executor, chosen, now)
             core = build_core(settings, ledger, client, epoch, executor, Silent())
             return await Ceremony(core, plan, officers, progress).hold(epoch)
 
@@ -330,7 +331,7 @@ def begin_epoch(
             agree(loss)
             epoch = await open_next_epoch(ledger, client, executor, loss)
             core = build_core(settings, ledger, client, epoch, executor, Silent())
-            await continue_log(core, loss.signed, officers, reason)
+            await continue_log(core, loss, officers, reason)
             return epoch
 
     return _in_ceremony(settings, pin, begin)

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -49,6 +50,7 @@ from pki.names import Subject
 from policies.algorithms import algorithm
 from policies.choices import LOG_KEY
 from policies.decisions import Protection, Question, Use, decide
+from policies.policy import Policy
 
 FIRST_LOG = LogId(1)
 
@@ -265,29 +267,43 @@ class Ceremony:
 
 
 async def open_log(
-    ledger: Ledger, signer: StatementSigner, plan: Plan, executor: Executor
+    ledger: Ledger,
+    signer: StatementSigner,
+    plan: Plan,
+    executor: Executor,
+    policy: Policy,
+    now: datetime,
 ) -> Epoch:
     """Make the log key, unless the token has it, and begin the first epoch.
 
     Raises:
+        AlgorithmRefusedError: The policy allows no such log key now.
         HsmError: The token failed or the signer is not in ceremony mode.
     """
     label = KeyLabel(plan.log_label)
     known = {record.label: record for record in await signer.keys()}
-    record = known.get(label) or await signer.generate(
-        KeySpec(
-            label=label,
-            algorithm=LOG_KEY,
-            purposes=(Purpose.CHECKPOINT,),
-            constraints={Purpose.CHECKPOINT: log_constraints(plan.log_name)},
-        )
-    )
+    record = known.get(label)
+    if record is None:
+        # A log key has no end: what the policy says of this moment decides.
+        decision = decide(policy, Question(Use.LOG, None, LOG_KEY, Protection.TOKEN, now, now))
+        if not decision.allowed:
+            raise AlgorithmRefusedError(f"log: {decision.reason}")
+        record = await signer.generate(_log_key(label, plan))
     origin = f"{plan.log_name}/{FIRST_LOG}"
     epoch = Epoch(FIRST_LOG, origin, str(label), log_vkey(origin, record))
     await asyncio.get_running_loop().run_in_executor(
         executor, lambda: ledger.open_log(epoch.log, epoch.origin, epoch.key, epoch.vkey)
     )
     return epoch
+
+
+def _log_key(label: KeyLabel, plan: Plan) -> KeySpec:
+    return KeySpec(
+        label=label,
+        algorithm=LOG_KEY,
+        purposes=(Purpose.CHECKPOINT,),
+        constraints={Purpose.CHECKPOINT: log_constraints(plan.log_name)},
+    )
 
 
 async def activate_policy(core: Core, actor: str) -> bool:

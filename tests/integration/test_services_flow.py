@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hsm_drivers.ports import StatementSigner
 from kms.device import Device, TranscriptMismatchError
 from kms.domain.records import Device as Device_
 from kms.domain.records import Event, Idempotent, Reason, UserId
@@ -22,6 +23,7 @@ from kms.services.errors import (
     StateError,
 )
 from kms.wire import unb64
+from policies.policy import load, shipped
 from tests.support.books import check_books
 from tests.support.flow import (
     IDENTITY,
@@ -65,6 +67,23 @@ async def test_a_classical_kem_alone_is_refused_and_leaves_nothing(tmp_path: Pat
         with pytest.raises(AlgorithmRefusedError):
             await order(made, device)
         assert made.ledger.head() == before
+
+
+async def test_a_log_key_that_the_policy_does_not_allow_is_never_made(tmp_path: Path):
+    allowed = b'use = "log"\nalgorithms = ["Ed25519"]'
+    source = shipped().source
+    assert allowed in source
+    other = load(source.replace(allowed, b'use = "log"\nalgorithms = ["ECDSA-P256"]'))
+    signers: list[StatementSigner] = []
+
+    def seen(signer: StatementSigner) -> StatementSigner:
+        signers.append(signer)
+        return signer
+
+    with pytest.raises(AlgorithmRefusedError, match="log"):
+        async with world(tmp_path, wrap_signer=seen, policy=other):
+            pass
+    assert await signers[0].keys() == []
 
 
 async def test_proofs_are_single_use_and_bound_to_their_transcript(tmp_path: Path):

@@ -33,7 +33,7 @@ from kms.services.verifying import InlineVerifier
 from kms.storage.memory import MemoryLedger
 from kms.tlog.notes import VerifierKey
 from pki.checkers import check_certificate, check_crl
-from policies.policy import shipped
+from policies.policy import Policy, shipped
 
 CHECKERS = {
     Purpose.CERTIFICATE: check_certificate,
@@ -121,6 +121,8 @@ async def world(
     directory: Path,
     ledger: Ledger | None = None,
     wrap_signer: Callable[[StatementSigner], StatementSigner] = lambda signer: signer,
+    *,
+    policy: Policy | None = None,
 ) -> AsyncIterator[World]:
     """A service whose ceremony has been held, with one tenant and one messaging server."""
     ledger = ledger or MemoryLedger()
@@ -130,7 +132,7 @@ async def world(
     signer = wrap_signer(InProcessSigner(driver, CHECKERS, state, ceremony=True, now=clock.now))
     plan = load_plan(None, "log.test.example")
     with ThreadPoolExecutor(1) as executor:
-        epoch = await open_log(ledger, signer, plan, executor)
+        epoch = await open_log(ledger, signer, plan, executor, policy or shipped(), clock.now())
         core = build_core(ledger, signer, clock, epoch.origin, epoch.vkey, executor)
         report = await Ceremony(core, plan, ["alice", "bob"], lambda _: None).hold(epoch)
         services = compose(core)

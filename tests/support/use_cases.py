@@ -49,6 +49,7 @@ from kms.storage.memory import MemoryLedger
 from kms.tlog.notes import VerifierKey
 from pki.keys import infer_algorithm, parse_public_key
 from policies.algorithms import Kind
+from policies.policy import shipped
 from tests.support.books import EVERYTHING, Books
 from tests.support.faulty_signer import Fault, FaultySigner
 from tests.support.flow import (
@@ -424,7 +425,9 @@ class Founding:
         plan = load_plan(None, "log.test.example")
         try:
             with ThreadPoolExecutor(1) as executor:
-                epoch = await open_log(self.ledger, self.signer, plan, executor)
+                epoch = await open_log(
+                    self.ledger, self.signer, plan, executor, shipped(), self._clock.now()
+                )
                 core = self._core(epoch, executor)
                 report = await Ceremony(core, plan, ["alice", "bob"], lambda _: None).hold(epoch)
         except HsmError as error:  # the command line says: once more
