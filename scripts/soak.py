@@ -13,7 +13,7 @@ from tests.support.crashing import QUICK_COMMAND
 from tests.support.killing import Killer, Plan
 from tests.support.running import prepare, running
 
-CHECK_EVERY = 10
+CHECK_EVERY = 20
 """Kills between two looks into the books, at least; they wait for a supervisor's turn."""
 
 

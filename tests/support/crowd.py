@@ -79,11 +79,15 @@ class Crowd:
 
     def stop(self) -> None:
         """Let everyone finish what they are at; what they found wrong is raised here."""
+        self.leave()
+        self.check()
+        assert not any(thread.is_alive() for thread in self._threads)
+
+    def leave(self) -> None:
+        """End, whatever clients find of a service that may be gone."""
         self._stop.set()
         for thread in self._threads:
             thread.join(JOIN_SECONDS)
-        self.check()
-        assert not any(thread.is_alive() for thread in self._threads)
 
     def repeat_rest(self) -> None:
         """What was not repeated by a client is repeated now."""

@@ -102,8 +102,10 @@ class Killer:
             while self._kills < self._plan.kills:
                 self._crowd.check()
                 self._kill()
-        finally:
-            self._crowd.stop()
+        except BaseException:
+            self._crowd.leave()
+            raise
+        self._crowd.stop()
         self._end()
         self.outcome.seconds = time.monotonic() - began
         return self.outcome
