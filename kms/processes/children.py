@@ -1,6 +1,7 @@
 """Child processes of the supervisor: how they start, when they start again, how they end."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -66,10 +67,8 @@ def spawn(
     gain no privileges, and is killed when this process dies: a successor finds ports and token
     free. The module search path excludes the current directory.
     """
-    setpriv = shutil.which("setpriv")
-    guard = [setpriv, "--no-new-privs", "--pdeathsig", "KILL"] if setpriv else []
     return subprocess.Popen(
-        [*guard, *argv],
+        [*_guard(), *argv],
         pass_fds=tuple(fds),
         env=child_environment({**environment, "PYTHONPATH": str(package_root())}),
         cwd="/",
@@ -80,6 +79,20 @@ def spawn(
         group=account.gid if account else None,
         extra_groups=account.groups if account else None,
     )
+
+
+def _guard() -> list[str]:
+    """What stands before a child's command.
+
+    Who dies between its fork and the child's request to die with it is not noticed by the kernel
+    any more: so the child looks once, after that request, whether its parent is still this one.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        return []
+    same_parent = 'test "$PPID" = "$0" && exec "$@"'
+    privileges = [setpriv, "--no-new-privs", "--pdeathsig", "KILL"]
+    return [*privileges, "/bin/sh", "-c", same_parent, str(os.getpid())]
 
 
 class Child:

@@ -23,6 +23,7 @@ import pytest
 
 from kms.config import ConfigError, parse
 from kms.processes.accounts import Account, give, refuse_foreign, separate
+from kms.processes.children import spawn
 from kms.processes.pin import Pin, PinError
 from kms.processes.signer_process import SignerStartError
 from kms.processes.supervisor import (
@@ -548,6 +549,22 @@ def test_giving_follows_no_trap(tmp_path: Path):
     assert (folder / "below" / "mine").stat().st_uid == uid
     assert (folder / "below").stat().st_uid == uid
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_child_of_a_parent_that_died_at_once_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A supervisor that is killed right after the fork: no signal reaches that child any more."""
+    done = tmp_path / "done"
+    command = ["/bin/sh", "-c", 'echo "$@" > "$0"', str(done), "a  b", ""]
+    with spawn(command, fds=(), account=None, environment={}) as child:
+        assert child.wait(10) == 0
+    assert done.read_text() == "a  b \n"
+    done.unlink()
+    monkeypatch.setattr("os.getpid", lambda: 2**22)  # the parent that it had
+    with spawn(command, fds=(), account=None, environment={}) as child:
+        assert child.wait(10) == 1
+    assert not done.exists()
 
 
 def test_the_lock_ends_with_its_holder(home: Home):
