@@ -79,7 +79,7 @@ class Clients:
             while not self._residents.empty():
                 streams = self._residents.get_nowait()
                 if streams is not None:
-                    streams[1].close()
+                    await _close(streams)
         return dict(zip(kinds, tallies, strict=True))
 
     def _messaging_server(self) -> MessagingServer:
@@ -100,6 +100,8 @@ class Clients:
             streams = streams or await self._tls()
             good = await _ask(streams, _LOG)
         except BaseException:
+            if streams is not None:
+                await _close(streams)
             self._residents.put_nowait(None)
             raise
         self._residents.put_nowait(streams)
@@ -122,14 +124,20 @@ class Clients:
         try:
             return await _ask(streams, _LOG)
         finally:
-            streams[1].close()
+            await _close(streams)
 
     async def _reader(self) -> bool:
         streams = await asyncio.open_connection(LOOPBACK, self._home.port("public"))
         try:
             return await _ask(streams, _CHECKPOINT)
         finally:
-            streams[1].close()
+            await _close(streams)
+
+
+async def _close(streams: Streams) -> None:
+    streams[1].transport.abort()
+    with suppress(OSError):
+        await streams[1].wait_closed()
 
 
 async def _ask(streams: Streams, request: bytes) -> bool:
