@@ -7,6 +7,7 @@ operator's listener stays until then, so that monitoring sees the end of it.
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 import ssl
 import sys
@@ -20,12 +21,14 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from kms.api.connections import BACKLOG, MAX_CONNECTIONS, Connections, Door
+from kms.api.connections import BACKLOG, MAX_CONNECTIONS, MAX_HANDSHAKES, Connections, Door
 from kms.api.protocol import BoundedProtocol
 
 T = TypeVar("T")
 
 KEEP_ALIVE_SECONDS = 75
+OTHER_DESCRIPTORS = 512
+"""Ledger, signer, files; most are the ledger's connections."""
 TURN_SECONDS = 0.0005
 """How long a thread that screens a large body keeps the interpreter when the event loop wants it:
 every wait of a request for a lock, a socket or the disk ends with asking for it."""
@@ -81,6 +84,7 @@ async def serve(
     Raises:
         OSError: An address cannot be bound.
     """
+    _allow_descriptors(len(listeners))
     sockets = _bind(listeners)
     servers = [(item, _Server(item, drain_seconds)) for item in listeners]
     for item, server in servers:
@@ -103,6 +107,19 @@ async def _end(servers: Sequence[tuple[uvicorn.Server, asyncio.Task[None]]]) -> 
     for server, _ in servers:
         server.should_exit = True
     await asyncio.gather(*(task for _, task in servers))
+
+
+def _allow_descriptors(listeners: int) -> None:
+    """As many as all connections and the rest take, where the system's usual 1024 are not its most.
+
+    With fewer, strangers' connections could leave none for the ledger.
+    """
+    wanted = listeners * (MAX_CONNECTIONS + MAX_HANDSHAKES) + OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _bind(listeners: Sequence[Listener]) -> dict[str, socket.socket]:

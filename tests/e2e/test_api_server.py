@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from kms.api.connections import MAX_CONNECTIONS
 from kms.api.middleware import Observed
 from kms.api.observing import SilentHttp
 from kms.api.protocol import MAX_AHEAD, BoundedProtocol
@@ -326,6 +328,18 @@ def test_who_does_not_read_loses_the_connection(monkeypatch: pytest.MonkeyPatch)
         assert made.app.entered.wait(5)
         time.sleep(1.5)
         assert len(read_all(lazy)) < LARGE
+
+
+def test_descriptors_are_there_for_all_connections():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (900, hard))
+    try:
+        with served() as made, made.connect() as connection:
+            connection.sendall(GET)
+            assert read_answer(connection).endswith(b"ok")
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 2 * MAX_CONNECTIONS
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_websockets_are_not_spoken():
