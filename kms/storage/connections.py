@@ -2,10 +2,10 @@
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import ClauseElement, Connection, Engine
+from sqlalchemy import ClauseElement, Connection, Engine, PoolProxiedConnection
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from kms.services.ports import LedgerUnavailableError
@@ -57,7 +57,7 @@ class Readers:
         self._store = store
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         # Appending to and popping from a deque is atomic; who popped a connection owns it.
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[PoolProxiedConnection] = deque()
 
     def fetch(self, statement: ClauseElement, names: tuple[str, ...], values: Row) -> list[Row]:
         """All rows of a statement whose parameters have these names and values.
@@ -69,31 +69,33 @@ class Readers:
             LedgerUnavailableError: The store failed.
         """
         text, pick = compiled(statement, names, self._engine.dialect)
+        connection: PoolProxiedConnection | None = None
         try:
-            with self._connection() as used, closing(used.connection.cursor()) as cursor:
-                cursor.execute(text, pick(values))
-                return list(cursor.fetchall())
-        except (SQLAlchemyError, self._driver_error) as error:
-            raise self._store.failed(error) from error
+            connection = self._borrow()
+            cursor = connection.cursor()
+            cursor.execute(text, pick(values))
+            rows = list(cursor.fetchall())
+            cursor.close()
+        except BaseException as error:
+            if connection is not None:
+                connection.invalidate()
+            if isinstance(error, SQLAlchemyError | self._driver_error):
+                raise self._store.failed(error) from error
+            raise
+        self._idle.append(connection)
+        return rows
+
+    def _borrow(self) -> PoolProxiedConnection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._engine.raw_connection()
 
     def close(self) -> None:
         """Close what is idle."""
         while self._idle:
             self._idle.pop().close()
         self._engine.dispose()
-
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._engine.connect()
-        try:
-            yield connection
-        except BaseException:
-            _discard(connection)
-            raise
-        self._idle.append(connection)
 
 
 class Writer:
