@@ -19,7 +19,7 @@ from kms.audit import (
     tree,
 )
 from kms.audit.certificates import Inventory
-from kms.audit.epochs import Epoch, check_beginnings, in_order
+from kms.audit.epochs import Epoch, check_beginnings, in_order, surviving
 from kms.audit.findings import Check
 from kms.audit.history import History
 from kms.audit.layout import Record
@@ -84,9 +84,10 @@ def assess(record: Record, given: Given) -> Assessment:
     """
     epochs = in_order(given.earlier, record)
     current = epochs[-1]
-    events = {index: leaf for epoch in epochs for index, leaf in epoch.events.items()}
+    kept, lost = surviving(epochs)
+    events = kept | lost
     known = Names({index: item for epoch in epochs for index, item in epoch.names.values.items()})
-    history_check, history = replay.replay(events, known)
+    history_check, history = replay.replay(kept, known, lost)
     summary_check, claims = summary.read_summary(record.summary)
     match_check, inventory = certificates.match(
         record.certificates, history, known, complete=summary.complete(claims)
@@ -103,7 +104,7 @@ def assess(record: Record, given: Given) -> Assessment:
         match_check,
         certificates.check_chains(inventory, history, known, given.root),
         lists.check_lists(record.crls, history, inventory),
-        decisions.check_decisions(events, history, inventory, given.policies),
+        decisions.check_decisions(kept, history, inventory, given.policies),
         *signed,
         summary_check,
     ]

@@ -49,6 +49,11 @@ class Epoch:
     offset: int = 0
 
     @property
+    def origin(self) -> str | None:
+        """What its key calls it."""
+        return None if self.key is None else self.key.name
+
+    @property
     def first(self) -> wire.Leaf | None:
         """Its first event."""
         return self.events.get(self.offset)
@@ -97,6 +102,7 @@ def check_beginnings(epochs: Sequence[Epoch]) -> Check:
             _check_birth(check, where, epoch)
         else:
             _check_continuation(check, where, before, epoch)
+    _check_kept(check, epochs)
     starts = {epoch.offset for epoch in epochs}
     for epoch in epochs:
         for index, leaf in epoch.events.items():
@@ -141,6 +147,62 @@ def _check_continuation(check: Check, where: str, before: Epoch, epoch: Epoch) -
         check.notes.append(f"{lost} events of {origin} were lost, or are not in the record given")
     elif named.get("root") != wire.b64(before.head.root):
         check.fail(where, f"names another root for the {size} leaves of {origin!r}")
+
+
+def _check_kept(check: Check, epochs: Sequence[Epoch]) -> None:
+    """What an epoch says that was left of an earlier one is the beginning of the record of that."""
+    for at, epoch in enumerate(epochs):
+        kept = _kept(epoch)
+        if kept is None:
+            continue
+        origin, size = kept
+        earlier = next((item for item in epochs[:at] if item.origin == origin), None)
+        where = event(epoch.offset)
+        if earlier is None:
+            check.fail(where, f"keeps events of {origin!r}, of which no record was given")
+        elif size <= earlier.tree.size:
+            same = wire.b64(earlier.tree.root_at(size)) == _kept_detail(epoch).get("root")
+            check.expect(same, where, f"keeps other {size} events of {origin!r} than were given")
+
+
+def surviving(epochs: Sequence[Epoch]) -> tuple[dict[int, wire.Leaf], dict[int, wire.Leaf]]:
+    """Events that the log goes on from, and those that an epoch lost, by index.
+
+    An epoch goes on from what was kept of an earlier one, and so from what that went on from: of a
+    copy from before a loss, what was lost then is there again.
+    """
+    bases: dict[str | None, dict[int, wire.Leaf]] = {}
+    base: dict[int, wire.Leaf] = {}
+    everything: dict[int, wire.Leaf] = {}
+    for at, epoch in enumerate(epochs):
+        kept = _kept(epoch)
+        earlier = {item.origin: item for item in epochs[:at]}
+        if kept is not None and kept[0] in earlier:
+            source = earlier[kept[0]]
+            end = source.offset + kept[1]
+            own = {index: leaf for index, leaf in source.events.items() if index < end}
+            base = bases[source.origin] | own
+        bases[epoch.origin] = base
+        base = base | dict(epoch.events)
+        everything |= epoch.events
+    return base, {index: leaf for index, leaf in everything.items() if index not in base}
+
+
+def _kept(epoch: Epoch) -> tuple[str, int] | None:
+    """Origin and size of what the epoch goes on from; None where all before it was kept."""
+    detail = _kept_detail(epoch)
+    origin, size = detail.get("origin"), detail.get("size")
+    if not isinstance(origin, str) or type(size) is not int or size < 0:
+        return None
+    return origin, size
+
+
+def _kept_detail(epoch: Epoch) -> Mapping[str, Any]:
+    first = epoch.first
+    if first is None or first.type is not EventType.LOG_CONTINUED:
+        return {}
+    kept = _detail(first).get("kept")
+    return kept if isinstance(kept, dict) else {}
 
 
 def _detail(leaf: wire.Leaf) -> Mapping[str, Any]:

@@ -85,17 +85,21 @@ def check_events(leaves: list[bytes], origin: str | None) -> tuple[Check, dict[i
     return check, events
 
 
-def replay(events: Mapping[int, wire.Leaf], names: Names) -> tuple[Check, History]:
+def replay(
+    events: Mapping[int, wire.Leaf], names: Names, lost: Mapping[int, wire.Leaf]
+) -> tuple[Check, History]:
     """Run through all events.
 
     Args:
         events: Index to leaf, well formed.
         names: What the openings tell.
+        lost: Events that a later epoch did not go on from.
     """
     run = _Replay(names)
     for index in sorted(events):
         run.step(index, events[index])
     run.finish()
+    run.settle(lost)
     return run.check, run.history
 
 
@@ -344,6 +348,20 @@ class _Replay:
                     event(issued.index),
                     f"serial {key[1]} is still good, though its holder was revoked",
                 )
+
+    def settle(self, lost: Mapping[int, wire.Leaf]) -> None:
+        """What lost events certified or revoked is in the world: nothing of it may be good."""
+        for index in sorted(lost):
+            leaf = lost[index]
+            if leaf.type not in _CERTIFYING:
+                continue
+            did = "revoked" if leaf.type in _REVOKING else "given out"
+            for certificate in leaf.certificates:
+                if (certificate.authority, certificate.serial) not in self.history.revoked:
+                    message = f"{certificate.serial} was {did} by this event, which was lost, and"
+                    self.check.fail(event(index), f"{message} is not revoked")
+        if lost:
+            self.check.notes.append(f"{len(lost)} events of the record were lost by a later epoch")
 
     def _list(self, index: int, leaf: wire.Leaf) -> None:
         detail = _detail(leaf)

@@ -302,5 +302,5 @@ _AFTER_A_NEW_EPOCH = """\
 Next:
   1. Start the service. What was signed in the lost events is logged as orphaned, and revoked.
   2. Publish the verifier key: devices and messaging servers need it before they take new receipts.
-  3. Have the devices concerned enrol anew.
+  3. Have the devices concerned enrol anew; revoke again whoever was revoked in the lost events.
   4. Verify both epochs: kms log export NEW, then kms-audit verify NEW --earlier OLD"""

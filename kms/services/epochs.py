@@ -14,12 +14,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from hsm_drivers.ports import Head, StatementSigner
-from kms.domain.records import SYSTEM_TENANT, Epoch, Event, LogId
+from kms.domain.records import SYSTEM_TENANT, Checkpoint, Epoch, LogId
 from kms.services.ceremony import log_vkey
 from kms.services.core import Core
 from kms.services.errors import SignerUnavailableError, StateError
 from kms.services.heads import epoch_number, newest_epoch
 from kms.services.ports import Conflict, Ledger, TreeHead, Unit
+from kms.tlog.hashing import EMPTY_ROOT
 from kms.tlog.tiles import NodeCache
 from kms.tlog.tree import root
 from kms.wire import Committed, EventType, b64
@@ -31,13 +32,13 @@ class Loss:
 
     Attributes:
         signed: The last head signed, of the newest epoch that was.
-        kept: How many events of that epoch the ledger holds.
+        kept: The head that the ledger holds: of that epoch, or of one before it.
         next: The epoch to begin.
         begun: Whether the ledger is in that epoch already: its beginning was interrupted.
     """
 
     signed: Head
-    kept: int
+    kept: Head
     next: LogId
     begun: bool
 
@@ -47,11 +48,12 @@ class Loss:
         name = self.signed.origin.rpartition("/")[0]
         if self.begun:
             return f"the beginning of {name}/{self.next} was interrupted; it is ended now"
-        lost = self.signed.size - self.kept
+        kept = self.kept.size if self.kept.origin == self.signed.origin else 0
+        lost = self.signed.size - kept
         what = f"{lost} events are lost" if lost > 0 else "they are not those that were signed"
         return (
             f"the signer signed {self.signed.size} events of {self.signed.origin},"
-            f" the ledger holds {self.kept}: {what}"
+            f" the ledger holds {kept}: {what}"
         )
 
 
@@ -74,7 +76,16 @@ async def find_loss(ledger: Ledger, signer: StatementSigner) -> Loss:
         _require_loss(signed, head, ledger)
     begun = last < current.log
     following = current.log if begun else LogId(last + 1)
-    return Loss(signed, ledger.count(Event, log=last), following, begun)
+    return Loss(signed, _kept(ledger, following), following, begun)
+
+
+def _kept(ledger: Ledger, following: LogId) -> Head:
+    """The head committed last, before the epoch that is to follow."""
+    epoch = max((e for e in ledger.find(Epoch) if e.log < following), key=lambda e: e.log)
+    newest = ledger.find(Checkpoint, log=epoch.log, order=("size",), descending=True, limit=1)
+    if not newest:
+        return Head(epoch.origin, 0, EMPTY_ROOT)
+    return Head(epoch.origin, newest[0].size, newest[0].root)
 
 
 async def open_next_epoch(
@@ -109,12 +120,12 @@ def _require_loss(signed: Head, committed: TreeHead, ledger: Ledger) -> None:
         )
 
 
-async def continue_log(core: Core, previous: Head, officers: Sequence[str], reason: str) -> bytes:
+async def continue_log(core: Core, loss: Loss, officers: Sequence[str], reason: str) -> bytes:
     """Log the first leaf of the new epoch, unless a first attempt did; answer its checkpoint.
 
     Args:
         core: Over the new epoch.
-        previous: The last head signed in the old one.
+        loss: Names the last head signed in the old one, and the head that is left of it.
         officers: Who is present; two at least.
         reason: Why, in a sentence without personal data.
 
@@ -126,29 +137,28 @@ async def continue_log(core: Core, previous: Head, officers: Sequence[str], reas
         raise StateError("a new epoch needs two different officers", field="officer")
     head = core.ledger.head()
     if head is None or not head.size:
-        await _log_continuation(core, previous, officers, reason)
+        await _log_continuation(core, loss, officers, reason)
         head = core.ledger.head()
     if head is None:
         raise StateError("the new epoch could not be begun")
     return await core.sequencer.note_for(head.log, head.size)
 
 
-async def _log_continuation(
-    core: Core, previous: Head, officers: Sequence[str], reason: str
-) -> None:
+async def _log_continuation(core: Core, loss: Loss, officers: Sequence[str], reason: str) -> None:
     event = core.events.draft(
         EventType.LOG_CONTINUED,
         core.clock.now(),
         SYSTEM_TENANT,
         {Committed.ACTOR: " and ".join(officers)},
         detail={
-            "previous": {
-                "origin": previous.origin,
-                "size": previous.size,
-                "root": b64(previous.root),
-            },
+            "previous": _document(loss.signed),
+            "kept": _document(loss.kept),
             "reason": reason,
         },
     )
     if isinstance(await core.sequencer.commit(Unit((), (event,))), Conflict):
         raise StateError("the new epoch could not be begun")
+
+
+def _document(head: Head) -> dict[str, object]:
+    return {"origin": head.origin, "size": head.size, "root": b64(head.root)}

@@ -25,6 +25,7 @@ from kms.storage.faulty import FaultyLedger
 from kms.storage.memory import MemoryLedger
 from kms.storage.migrate import migrate
 from kms.storage.sql import SqlLedger
+from kms.wire import b64
 from tests.support.books import check_books
 from tests.support.faulty_signer import Fault, FaultySigner
 from tests.support.flow import IDENTITY, enrol, new_device, order, prove
@@ -198,15 +199,16 @@ async def continue_in_a_new_epoch(made: World, core: Core, executor: ThreadPoolE
     old = core.ledger.head()
     assert old is not None
     loss = await find_loss(core.ledger, made.signer)
-    assert loss.kept == old.size < loss.signed.size
+    assert loss.kept.size == old.size < loss.signed.size
     epoch = await open_next_epoch(core.ledger, made.signer, executor, loss)
     assert epoch.origin == f"{loss.signed.origin.removesuffix('1')}2"
     fresh = build_core(core.ledger, made.signer, made.clock, epoch.origin, epoch.vkey, executor)
     with pytest.raises(StateError):
-        await continue_log(fresh, loss.signed, ["alice"], "restored from a copy")
-    await continue_log(fresh, loss.signed, ["alice", "bob"], "restored from a copy")
+        await continue_log(fresh, loss, ["alice"], "restored from a copy")
+    await continue_log(fresh, loss, ["alice", "bob"], "restored from a copy")
     leaf = json.loads(core.ledger.find(Event, log=epoch.log)[0].leaf)
     assert leaf["detail"]["previous"]["size"] == loss.signed.size
+    assert leaf["detail"]["kept"]["root"] == b64(old.root)
     services = compose(fresh)
     assert await services.upkeep.sweep() == 1
     signed = dict((await made.signer.health()).crl_numbers)
