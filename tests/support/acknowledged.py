@@ -14,6 +14,9 @@ from tests.support.calling import Client
 from tests.support.running import TENANT
 from tests.support.stranger import Verifier, check_receipt
 
+PATIENCE = 300.0
+"""Seconds that a client asks again: far longer than any start of a service on a busy machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -52,7 +55,7 @@ class Call:
 
     def repeat(self, client: Client) -> None:
         """The same call with the same key gives the same bytes again."""
-        again = client.until_answered(self.path, self.body, self.key)
+        again = client.until_answered(self.path, self.body, self.key, PATIENCE)
         if self.pending:  # a revocation while the signer was away: its receipt may have come
             assert _without_receipts(again.document) == _without_receipts(self.document)
         else:
@@ -82,7 +85,7 @@ class Acknowledged:
 
     def post(self, client: Client, path: str, body: object, key: str, when: int = 0) -> Call:
         """Send until answered with success, and note it."""
-        answer = client.until_answered(path, body, key)
+        answer = client.until_answered(path, body, key, PATIENCE)
         assert answer.status in (200, 201), answer.body
         call = Call(str(client.name), path, body, key, answer.body, when)
         with self._lock:

@@ -12,7 +12,7 @@ from cryptography import x509
 
 from kms.device import Device
 from kms.wire import unb64
-from tests.support.acknowledged import Acknowledged, Call
+from tests.support.acknowledged import PATIENCE, Acknowledged, Call
 from tests.support.calling import LOST, Answer, Client
 from tests.support.clients import csr, new_key
 from tests.support.running import MESSENGER, OFFICER, TENANT, Service
@@ -23,7 +23,7 @@ BOTH = {"identity": "Ed25519", "kem": "MLKEM768-X25519"}
 IDENTITY = {"identity": "ECDSA-P256"}
 PAUSE = 0.02
 """Seconds that each client rests between two rounds: the machine is for the service, too."""
-JOIN_SECONDS = 180.0
+JOIN_SECONDS = PATIENCE + 60
 
 
 class Crowd:

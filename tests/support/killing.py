@@ -5,6 +5,7 @@ again. Books are checked as the death of a supervisor left them, when nothing of
 and at the end with the service at rest.
 """
 
+import math
 import random
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.acknowledged import PATIENCE
 from tests.support.books import Books, books_of, sweep_later
 from tests.support.crowd import Crowd
 from tests.support.running import Service, wait_for
@@ -32,11 +34,13 @@ class Plan:
         seed: Of whom and when.
         kills: How many.
         check_every: Kills between two looks into the books, at least.
+        seconds: No further kill after so long.
     """
 
     seed: int
     kills: int
     check_every: int
+    seconds: float = math.inf
 
 
 @dataclass
@@ -99,7 +103,7 @@ class Killer:
         began = time.monotonic()
         self._crowd.start()
         try:
-            while self._kills < self._plan.kills:
+            while self._kills < self._plan.kills and time.monotonic() - began < self._plan.seconds:
                 self._crowd.check()
                 self._kill()
         except BaseException:
@@ -118,14 +122,14 @@ class Killer:
         name = self._choice.choice(WHOM)
         if self._choice.random() < READY_FIRST:
             wait = self._choice.uniform(0.0, BUSY_SECONDS)
-            self._service.wait_ready()
+            self._service.wait_ready(PATIENCE)
         else:
             wait = self._choice.uniform(0.0, STARTING_SECONDS)
         time.sleep(wait)
         if name == "supervisor":
             self._service.crash()
         else:
-            wait_for(lambda: self._service.kill(name), 30, f"no {name} to kill")
+            wait_for(lambda: self._service.kill(name), PATIENCE, f"no {name} to kill")
         self.outcome.killed[name] += 1
         self._crowd.kills = self._kills
         if name == "supervisor":
@@ -147,7 +151,7 @@ class Killer:
 
     def _end(self) -> None:
         """Everyone was answered: repeat what was not yet, stop in order, look for orphans."""
-        self._service.wait_ready()
+        self._service.wait_ready(PATIENCE)
         self._crowd.repeat_rest()
         assert self._service.stop() == 0
         sweep_later(self._service.home)
