@@ -230,6 +230,16 @@ def test_subjects_are_recognised_as_the_strict_reader_takes_them(unit: str, name
     assert held(message) == (accepted and len(name.encode(errors="ignore")) < 128)
 
 
+@pytest.mark.parametrize("kinds", [("2.5.4.10", "2.5.4.10"), ("2.5.4.11", "2.5.4.3"), ("2.5.4.6",)])
+def test_other_parts_of_a_name_are_not_recognised(kinds: tuple[str, ...]):
+    rdns = [
+        der.set_of([der.sequence(der.oid(kind), der.utf8("x"))]) for kind in (*kinds, "2.5.4.3")
+    ]
+    message = rebuilt(der.parse(GOOD), (5,), der.sequence(*rdns))
+    assert not held(message)
+    assert verdict(fresh(PEOPLE), message).startswith("refused")
+
+
 def test_long_names_are_left_to_the_strict_reader():
     """What is compared is kept: a worker that was taken over must not fill the signer's memory."""
     unit = der.set_of([der.sequence(der.oid("2.5.4.11"), der.utf8("u" * 1024))])
