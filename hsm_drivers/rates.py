@@ -16,7 +16,6 @@ from operator import attrgetter
 from typing import Final
 
 from hsm_drivers.errors import RateExceededError
-from hsm_drivers.journal import MAX_BATCH, Journal
 from hsm_drivers.ports import KeyLabel, KeyRate, Purpose, Statement
 
 HOUR: Final = 3600
@@ -63,7 +62,7 @@ class Rates:
         Args:
             per_hour: Statements of a purpose that one key signs in an hour; a purpose that is not
                 named has no limit.
-            signed: Statements signed within the last hour, as `signed_since` counts them.
+            signed: Statements signed within the last hour, as `Journal.signed_since` counts them.
         """
         self._per_hour = per_hour
         self._signed = dict(signed or {})
@@ -133,28 +132,3 @@ class Rates:
             f" The next in {bucket.wait():.1f} s; find out who asks for so many, and only then set"
             f" signer.{purpose}s_per_hour higher"
         )
-
-
-def signed_since(journal: Journal, since: int) -> Counter[Account]:
-    """What the journal has from a moment on, by key and purpose.
-
-    Read from its end back to the first page in which nothing is as young: the clock may have been
-    set meanwhile, and an entry that lies in the future counts.
-
-    Args:
-        journal: The signer's.
-        since: Unix time in seconds.
-
-    Raises:
-        TokenFailureError: An entry is damaged.
-    """
-    signed: Counter[Account] = Counter()
-    end = journal.counter
-    while end > 0:
-        start = max(0, end - MAX_BATCH)
-        young = [item for item in journal.entries(start, end - start) if item.time >= since]
-        if not young:
-            break
-        signed.update((item.key, item.purpose) for item in young)
-        end = start
-    return signed

@@ -374,7 +374,7 @@ def run_signer(arguments: argparse.Namespace) -> int:
     """Own the token and serve statements until SIGTERM; answers the exit status."""
     from hsm_drivers.pin import Pin as TokenPin  # noqa: PLC0415 - P6: in the signer's branch alone
     from hsm_drivers.pkcs11.driver import Pkcs11Driver  # noqa: PLC0415 - as above
-    from hsm_drivers.rates import HOUR, Rates, signed_since  # noqa: PLC0415 - as above
+    from hsm_drivers.rates import HOUR, Rates  # noqa: PLC0415 - as above
     from hsm_drivers.signer import serve  # noqa: PLC0415 - as above
     from hsm_drivers.state import SignerState  # noqa: PLC0415 - as above
 
@@ -384,7 +384,8 @@ def run_signer(arguments: argparse.Namespace) -> int:
         pin = TokenPin(pipe.read().decode())
     listener = socket.socket(fileno=arguments.socket_fd)
     with contextlib.closing(SignerState(settings.signer_state)) as state:
-        rates = Rates(signing_rates(settings), signed_since(state.journal, int(time()) - HOUR))
+        signed = state.journal.signed_since(int(time()) - HOUR)
+        rates = Rates(signing_rates(settings), signed)
         driver = Pkcs11Driver(str(settings.token.module), settings.token.label, pin)
         with contextlib.closing(driver):
             serve(

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -162,6 +164,32 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: whole(fd, data[:50], at))
     journal.append([intent(0), intent(1)], NOW)
     assert len(journal.entries(0, 9)) == 2
+    journal.close()
+
+
+def test_entries_from_before_times_were_kept(tmp_path: Path) -> None:
+    """Their last eight bytes were the end of a longer reference, which nothing ever filled."""
+    texts = (b"ca", b"certificate", b"2a" * 20)
+    body = struct.pack(">QQ32s64s16s60s", 1, 1, bytes(32), *texts)
+    (tmp_path / "journal").write_bytes(struct.pack(">I", zlib.crc32(body)) + body)
+    journal = Journal(tmp_path / "journal")
+    (entry,) = journal.entries(0, 9)
+    assert (entry.reference, entry.time) == ("2a" * 20, 0)
+    assert journal.signed_since(1) == {}
+    journal.append([intent(7)], NOW)
+    assert [entry.time for entry in journal.entries(0, 9)] == [0, NOW]
+    journal.close()
+
+
+def test_an_entry_damaged_under_the_signer_is_not_counted_as_another(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    fill(path, 3)
+    journal = Journal(path)
+    with path.open("r+b") as file:
+        file.seek(SIZE + 52)
+        file.write(b"\xff")
+    with pytest.raises(TokenFailureError, match="damaged"):
+        journal.signed_since(0)
     journal.close()
 
 

@@ -10,7 +10,7 @@ from hsm_drivers.core import SignerCore
 from hsm_drivers.errors import HsmError, RateExceededError
 from hsm_drivers.journal import MAX_BATCH, Intent, Journal
 from hsm_drivers.ports import KeyLabel, KeyRate, Purpose, Statement
-from hsm_drivers.rates import HOUR, Rates, signed_since
+from hsm_drivers.rates import HOUR, Rates
 from hsm_drivers.software import SoftwareDriver
 from hsm_drivers.state import SignerState
 from tests.support.signer import CA, CA_SPEC, CHECKERS, LOG_SPEC, certificate, checkpoint, crl
@@ -96,7 +96,7 @@ def journal_of(path: Path, *batches: tuple[int, int]) -> Journal:
 
 def test_a_restart_fills_no_bucket(tmp_path: Path) -> None:
     journal = journal_of(tmp_path / "journal", (NOW - 2 * HOUR, 50), (NOW - 10, 45))
-    signed = signed_since(journal, NOW - HOUR)
+    signed = journal.signed_since(NOW - HOUR)
     journal.close()
     assert signed == {(CA, Purpose.CERTIFICATE): 45}
     rates = Rates(LIMITS, signed)
@@ -106,11 +106,11 @@ def test_a_restart_fills_no_bucket(tmp_path: Path) -> None:
 
 def test_the_last_hour_is_counted_however_long_the_journal(tmp_path: Path) -> None:
     """The clock may have been ahead, and been set back: what lies in the future is not old."""
-    many = 2 * MAX_BATCH + 17
+    many = 9 * MAX_BATCH + 17
     journal = journal_of(
-        tmp_path / "journal", (0, 5), (NOW - 2 * HOUR, 5_000), (NOW + HOUR, 3), (NOW - 5, many)
+        tmp_path / "journal", (0, 5), (NOW - 2 * HOUR, 20_000), (NOW + HOUR, 3), (NOW - 5, many)
     )
-    signed = signed_since(journal, NOW - HOUR)
+    signed = journal.signed_since(NOW - HOUR)
     journal.close()
     assert signed == {(CA, Purpose.CERTIFICATE): many + 3}
 
@@ -136,7 +136,7 @@ def test_the_signer_refuses_beyond_the_rate(tmp_path: Path) -> None:
         assert all(before <= entry.time <= time.time() for entry in entries)
         found = core.health().rates[0]
         assert (found.key, found.per_hour, found.left, found.refused) == (CA, 3, 0, 2)
-        since = signed_since(state.journal, before)
+        since = state.journal.signed_since(before)
         again = SignerCore(SoftwareDriver(), CHECKERS, state, rates=Rates(LIMITS, since))
         assert since[CA, Purpose.CERTIFICATE] == 3
         again.sign([certificate(b"x")])
