@@ -12,6 +12,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hpke import (
     AEAD,
     KDF,
@@ -21,7 +22,6 @@ from cryptography.hazmat.primitives.hpke import (
     Suite,
 )
 
-from pki import der
 from pki.errors import DerError, ProofError
 from pki.keys import PublicKey
 from policies.algorithms import Algorithm, Scheme
@@ -83,11 +83,10 @@ def check_signature_form(algorithm: Algorithm, signature: bytes) -> None:
 def _read_ecdsa(signature: bytes, limit: int) -> None:
     if len(signature) > limit:
         raise DerError(f"more than {limit} bytes")
-    outer = der.Reader(signature)
-    numbers = outer.enter()
-    outer.finish()
-    r, s = numbers.integer(), numbers.integer()
-    numbers.finish()
+    try:
+        r, s = decode_dss_signature(signature)
+    except ValueError as error:
+        raise DerError("not two numbers, each in as few bytes as it needs") from error
     if r <= 0 or s <= 0:
         raise DerError("a number is not positive")
 
