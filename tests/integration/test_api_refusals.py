@@ -194,6 +194,39 @@ async def test_more_requests_than_places_are_sent_away(tmp_path: Path):
         assert turns.present == turns.serving == 0
 
 
+async def test_bodies_are_bounded_by_what_their_class_needs(tmp_path: Path):
+    async with site(tmp_path) as made:
+        session = made.caller("messenger")
+        for path, kind in (
+            ("/v1/devices/phone/revoke", CallClass.REVOCATION),
+            ("/v1/enrolments", CallClass.ENROLMENT),
+        ):
+            most = ROOMS[kind].body
+            fits = await session.stream(path, chunks([most]))
+            assert problem(fits) == (400, "malformed-json")
+            assert problem(await session.stream(path, chunks([most + 1])))[0] == 413
+        more = await session.stream("/v1/enrolments:batch", chunks([most + 1]))
+        assert problem(more) == (400, "malformed-json")
+
+
+async def test_who_is_disabled_while_waiting_for_a_turn_does_not_get_one(tmp_path: Path):
+    """Whoever calls is known by certificate when the call comes, and anew when it is served."""
+    room = Room(1, 3, seconds=60.0, body=1000)
+    async with site(tmp_path, rooms={**ROOMS, CallClass.ENROLMENT: room}) as made:
+        turns = made.admission.turns[CallClass.ENROLMENT]
+        ahead = made.admission.enter(CallClass.ENROLMENT, ("ministry", "somebody"))
+        await ahead.begin()
+        waiting = asyncio.create_task(made.caller("stranger").post("/v1/enrolments", {}))
+        await until(lambda: turns.waiting == 1)
+        disabled = await made.caller("officer").post(
+            "/v1/principals/stranger/disable", {"tenant": "other"}
+        )
+        assert disabled.status_code == 200, disabled.text
+        ahead.leave()
+        assert problem(await waiting) == (403, "unknown-principal")
+        assert turns.present == 0
+
+
 class FullDisk(MemoryLedger):
     """A ledger whose disk can be full."""
 

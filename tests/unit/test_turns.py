@@ -3,10 +3,18 @@
 import asyncio
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from starlette.types import Message
 
-from kms.api.turns import class_of
+from kms.api import exchange as exchanges
+from kms.api.identity import NativeTls
+from kms.api.turns import Placed, class_of
+from kms.config import parse
+from kms.domain.authorisation import Caller as Principal
+from kms.domain.records import Role, TenantId
+from kms.processes.worker import _rooms
 from kms.services.errors import OverloadedError, TooManyRequestsError
 from kms.services.observing import Silent
 from kms.services.turns import ROOMS, Admission, CallClass, Place, Room, Shed, Turns
@@ -276,3 +284,28 @@ async def test_classes_do_not_touch_each_other():
 )
 def test_every_call_has_its_class(method: str, path: str, kind: CallClass):
     assert class_of(method, path) is kind
+
+
+async def test_what_finds_no_place_is_not_read():
+    full = dict.fromkeys(CallClass, Room(1, 0, FOREVER, body=1))
+    admission = Admission(full)
+    taken = admission.enter(CallClass.ENROLMENT, ONE)
+    caller = Principal(TenantId("ministry"), "two", Role.MESSAGING_SERVER, ())
+
+    async def never(*_: object) -> Message:
+        raise AssertionError("nothing is read, nothing is served, nothing is sent")
+
+    placed = Placed(never, admission, NativeTls(), lambda _: caller)  # type: ignore[arg-type]
+    scope = {"type": "http", "method": "POST", "path": "/v1/enrolments", "state": {}}
+    exchanges.begin(scope, "id")
+    with pytest.raises(OverloadedError):
+        await placed(scope, never, never)
+    taken.leave()
+    with pytest.raises(AssertionError):
+        await placed(scope, never, never)
+    assert admission.turns[CallClass.ENROLMENT].present == 0
+
+
+def test_the_settings_and_the_service_have_the_same_defaults():
+    values = {"name": "log.test.example", "public_url": "http://pki.test.example"}
+    assert _rooms(parse(Path("/srv/kms/kms.toml"), values)) == ROOMS
