@@ -3,6 +3,9 @@
 import asyncio
 import itertools
 import math
+import os
+import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +32,9 @@ GREETING_SECONDS = 3.0
 one second, and whoever listens for it accepts connections while it is not there."""
 PAUSE_SECONDS = 1.0
 """How long requests fail at once after a connection failed."""
+
+_PEER_CREDENTIALS = struct.Struct("3i")
+"""struct ucred: pid, uid, gid (unix(7))."""
 
 _A = TypeVar("_A", bound=frames.Answer)
 
@@ -247,6 +253,11 @@ class _Connection:
     async def open(cls, path: Path) -> "_Connection":
         """Connect."""
         reader, writer = await asyncio.open_unix_connection(str(path))
+        try:
+            _refuse_stranger(path, _peer_uid(writer.get_extra_info("socket")))
+        except TokenUnavailableError:
+            writer.close()
+            raise
         return cls(path, reader, writer)
 
     async def exchange(self, number: int, frame: bytes) -> frames.Answer:
@@ -297,3 +308,22 @@ class _Connection:
 
     def _broke_off(self, reason: str) -> TokenUnavailableError:
         return TokenUnavailableError(f"the signer at {self._path} broke off: {reason}")
+
+
+def _refuse_stranger(path: Path, uid: int) -> None:
+    """Who listens is the service's supervisor: root, this user, or whose directory it is.
+
+    Raises:
+        TokenUnavailableError: Another user has put a socket of their own there.
+    """
+    if uid not in {0, os.geteuid(), path.parent.stat().st_uid}:
+        raise TokenUnavailableError(
+            f"the socket {path} is user {uid}'s, not the service's: somebody else could put it"
+            " there; take the right to write in its directory from them"
+        )
+
+
+def _peer_uid(sock: socket.socket) -> int:
+    """User of the process that listens (SO_PEERCRED, unix(7))."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    return int(_PEER_CREDENTIALS.unpack(raw)[1])

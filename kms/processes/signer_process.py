@@ -6,6 +6,7 @@ Used by the supervisor for a service, and by local commands (a ceremony) for the
 import contextlib
 import os
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -46,10 +47,11 @@ class SignerSocket:
 
     def __init__(self, path: Path, owner: Account | None) -> None:
         self.path = path
-        path.unlink(missing_ok=True)
+        _refuse_shared(path.parent)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         umask = os.umask(0o177)
         try:
+            path.unlink(missing_ok=True)
             self._socket.bind(str(path))
         except OSError as error:
             self._socket.close()
@@ -73,6 +75,22 @@ class SignerSocket:
         """Close, and take the path away: clients fail at once instead of waiting."""
         self.close()
         self.path.unlink(missing_ok=True)
+
+
+def _refuse_shared(directory: Path) -> None:
+    """Whoever can write where the signer's socket is can put another one in its place.
+
+    Raises:
+        ConfigError: The directory belongs to someone else, or others may write in it.
+    """
+    found = directory.stat()
+    own = found.st_uid in {os.geteuid(), directory.parent.stat().st_uid}
+    if not own or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            f"{directory} must belong to the owner of the home and be open to no other's writing"
+            f" (it is user {found.st_uid}'s, mode {stat.S_IMODE(found.st_mode):o}): remove it; the"
+            " next start makes it anew"
+        )
 
 
 class Pulse(threading.Thread):

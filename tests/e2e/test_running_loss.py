@@ -16,7 +16,7 @@ from tests.support.calling import Client, enrol
 from tests.support.outages import begin, checks
 from tests.support.running import AUDITOR, KMS, MESSENGER, Home, Service, running, wait_for
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 MakeHome = Callable[..., Home]
 AUDIT = str(Path(KMS).with_name("kms-audit"))

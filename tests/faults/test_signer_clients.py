@@ -3,15 +3,22 @@
 import asyncio
 import contextlib
 import hashlib
+import os
 import socket
 import struct
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import pytest
 import uvloop
 
 from hsm_drivers import frames
+from hsm_drivers.client import SignerClient
 from hsm_drivers.errors import StatementRefusedError, TokenUnavailableError
 from hsm_drivers.ports import Purpose
+from tests.support.running import reachable_directory
 from tests.support.signer import (
     CA,
     CA_SPEC,
@@ -187,3 +194,52 @@ def test_requests_at_the_very_moment_of_its_death_are_told_so(start_signer: Star
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the worker's
         runner.run(scenario())
+
+
+SQUATTER = """
+import os, socket, sys
+uid = int(sys.argv[2])
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print("listening", flush=True)
+while True:
+    peer, _ = listener.accept()
+    print("asked" if peer.recv(1) else "turned away", flush=True)
+"""
+
+
+def test_a_socket_of_another_user_is_asked_nothing() -> None:
+    """Root becomes nobody, in a folder that everybody may write in; else it is our own socket."""
+    stranger = 65534 if os.geteuid() == 0 else os.geteuid()
+    with reachable_directory() as folder:
+        place = folder / "shared"
+        place.mkdir()
+        place.chmod(0o777)
+        path = place / "socket"
+        squatter = subprocess.Popen(
+            [sys.executable, "-I", "-c", SQUATTER, str(path), str(stranger)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert squatter.stdout is not None
+            assert squatter.stdout.readline() == "listening\n"
+            asyncio.run(ask_the_squatter(path, stranger))
+            heard = squatter.stdout.readline()
+        finally:
+            squatter.kill()
+            squatter.communicate()
+    assert heard == ("asked\n" if stranger == os.geteuid() else "turned away\n")
+
+
+async def ask_the_squatter(path: Path, stranger: int) -> None:
+    asked = SignerClient(path, greeting=0.5)
+    message = f"is user {stranger}'s" if stranger != os.geteuid() else "no signer answers"
+    with pytest.raises(TokenUnavailableError, match=message):
+        await asked.keys()
+    await asked.aclose()

@@ -343,6 +343,25 @@ def test_the_socket_is_private(home: Home):
         assert stat.S_IMODE(found.st_mode) == 0o600
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o730])
+def test_a_socket_that_others_could_replace_is_not_served(home: Home, mode: int):
+    home.settings.run_dir.mkdir()
+    home.settings.run_dir.chmod(mode)
+    with pytest.raises(ConfigError, match=f"open to no other's writing .* mode {mode:o}"):
+        Supervisor(home.settings, Pin(bytearray(b"x")), probe, commands=home.commands).run()
+
+
+def test_what_stands_in_the_place_of_the_socket(home: Home):
+    """An old socket gives way; what cannot is named."""
+    home.settings.run_dir.mkdir()
+    home.settings.signer_socket.touch()
+    with home.served():
+        pass
+    home.settings.signer_socket.mkdir()
+    with pytest.raises(ConfigError, match=r"signer\.sock: the signer's socket cannot be made"):
+        Supervisor(home.settings, Pin(bytearray(b"x")), probe, commands=home.commands).run()
+
+
 def test_a_socket_path_that_is_too_long_is_said_to_be(tmp_path: Path):
     deep = tmp_path / ("x" * 100)
     deep.mkdir()
