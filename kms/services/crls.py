@@ -194,8 +194,9 @@ class Crls:
 
         RFC 5280 3.3: a revoked certificate leaves the list only then.
         """
-        records = self._core.ledger.find(
+        revoked = self._core.ledger.values(
             Certificate,
+            ("serial", "revoked_at", "reason", "not_after"),
             authority=authority.record.name,
             status=(CertificateStatus.REVOKED, CertificateStatus.ORPHANED),
         )
@@ -203,13 +204,9 @@ class Crls:
         last = self._published.get(authority.record.name)
         since = now if last is None else last.record.this_update
         return [
-            RevokedEntry(
-                serial=int(record.serial, 16),
-                revoked_at=record.revoked_at or now,
-                reason=(record.reason or Reason.UNSPECIFIED).value,
-            )
-            for record in records
-            if record.not_after >= since
+            RevokedEntry(int(serial, 16), revoked_at or now, (reason or Reason.UNSPECIFIED).value)
+            for serial, revoked_at, reason, not_after in revoked
+            if not_after >= since
         ]
 
     async def _commit(

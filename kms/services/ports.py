@@ -171,6 +171,12 @@ class Ledger(Protocol):
         """How many `find` would give."""
         ...
 
+    def values(
+        self, kind: type[R], names: tuple[str, ...], **equals: Any
+    ) -> list[tuple[Any, ...]]:
+        """These fields of what `find` would give, in no order: for lists too long for records."""
+        ...
+
     def reserve(self, changes: Sequence[Change]) -> Conflict | None:
         """Commit changes that need no event (reservations); all or none."""
         ...

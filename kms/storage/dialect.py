@@ -6,6 +6,7 @@ Another database gets its functions beside these; nothing else in this package k
 import errno
 import os
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,13 +28,16 @@ PRAGMAS = {
     "synchronous": 2,
     "foreign_keys": 1,
     "busy_timeout": int(BUSY_SECONDS * 1000),
-    # 64 MiB: the pages that a commit changes lie scattered over the indices.
-    "cache_size": -65536,
     "wal_autocheckpoint": 4000,
     # What a long reader made the log grow beyond is cut off again.
     "journal_size_limit": 67108864,
 }
 """Set on every connection; `kms.storage.integrity` reads them back."""
+
+WRITER_CACHE, READER_CACHE = 64 << 10, 8 << 10
+"""KiB of pages that a connection keeps. What a commit changes lies scattered over the indices, and
+spills where it does not fit. Readers, of which there are many, find the rest in the system's cache.
+"""
 
 _MEANINGS = {
     "SQLITE_FULL": "the disk is full: make space",
@@ -87,7 +91,7 @@ def writer(url: str) -> Engine:
 
     A transaction that reads first and then wants to write may be refused, whatever the timeout.
     """
-    return _engine(url, begin="BEGIN IMMEDIATE")
+    return _engine(url, begin="BEGIN IMMEDIATE", cache=WRITER_CACHE)
 
 
 def snapshots(url: str) -> Engine:
@@ -100,7 +104,7 @@ def readers(url: str) -> Engine:
     return _engine(url, begin=None)
 
 
-def _engine(url: str, *, begin: str | None) -> Engine:
+def _engine(url: str, *, begin: str | None, cache: int = READER_CACHE) -> Engine:
     path = database_path(url)
     options = {"isolation_level": "AUTOCOMMIT"} if begin is None else {}
     engine = create_engine(
@@ -112,7 +116,8 @@ def _engine(url: str, *, begin: str | None) -> Engine:
         hide_parameters=True,
         **options,
     )
-    event.listen(engine, "connect", _set_up)
+    pragmas = PRAGMAS | {"cache_size": -cache}
+    event.listen(engine, "connect", lambda connection, _: _set_up(connection, pragmas))
     if begin is not None:
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
@@ -145,9 +150,9 @@ def _link_refused(path: Path) -> LedgerUnavailableError:
     )
 
 
-def _set_up(connection: DBAPIConnection, _: object) -> None:
+def _set_up(connection: DBAPIConnection, pragmas: Mapping[str, object]) -> None:
     cursor = connection.cursor()
-    for name, value in PRAGMAS.items():
+    for name, value in pragmas.items():
         cursor.execute(f"PRAGMA {name}={value}")
     cursor.close()
 

@@ -102,6 +102,10 @@ class FaultyLedger:
         """See `Ledger.count`."""
         return self._call("count", lambda: self._ledger.count(kind, **equals))
 
+    def values(self, kind: type[R], names: tuple[str, ...], **equals: Any) -> list[tuple[Any, ...]]:
+        """See `Ledger.values`."""
+        return self._call("values", lambda: self._ledger.values(kind, names, **equals))
+
     def reserve(self, changes: Sequence[Change]) -> Conflict | None:
         """See `Ledger.reserve`."""
         return self._call("reserve", lambda: self._ledger.reserve(changes))

@@ -5,7 +5,7 @@ become whole seconds since 1970 and structured values canonical JSON text, so th
 sort in every store exactly as their records do. Both ledgers keep rows, so both mean the same.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -101,6 +101,12 @@ class Shape(Generic[R]):
                 values[at] = decode(values[at])
         return self.kind(*values)
 
+    def decoded(self, names: tuple[str, ...], rows: Sequence[Row]) -> list[Row]:
+        """Rows of those fields alone, with the values that records have."""
+        decoders = [(at, self.field(name).decode) for at, name in enumerate(names)]
+        wanted = [(at, decode) for at, decode in decoders if decode]
+        return [_decoded(row, wanted) for row in rows]
+
     def changing(self, row: Row) -> Row:
         """Of a whole row, what `change` has."""
         return tuple([row[at] for at in self._changing])
@@ -142,6 +148,14 @@ class Shape(Generic[R]):
         if field.column is Column.INTEGER:
             return max(-_LARGEST, min(value, _LARGEST))
         return field.encode(value)
+
+
+def _decoded(row: Row, decoders: Sequence[tuple[int, Codec]]) -> Row:
+    values = list(row)
+    for at, decode in decoders:
+        if values[at] is not None:
+            values[at] = decode(values[at])
+    return tuple(values)
 
 
 def shape_of(kind: type[R]) -> Shape[R]:

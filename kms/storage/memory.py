@@ -64,6 +64,13 @@ class MemoryLedger:
         """See `Ledger.count`."""
         return len(self._matching(query(kind, equals)))
 
+    def values(self, kind: type[R], names: tuple[str, ...], **equals: Any) -> list[tuple[Any, ...]]:
+        """See `Ledger.values`."""
+        shape = shape_of(kind)
+        places = [shape.names.index(shape.field(name).name) for name in names]
+        rows = self._matching(query(kind, equals))
+        return shape.decoded(names, [tuple(row[at] for at in places) for row in rows])
+
     def reserve(self, changes: Sequence[Change]) -> Conflict | None:
         """See `Ledger.reserve`."""
         check_reserved(changes)

@@ -110,6 +110,13 @@ class SqlLedger:
         ((number,),) = self._readers.fetch(*statements.of(kind).count(query(kind, equals)))
         return int(number)
 
+    def values(self, kind: type[R], names: tuple[str, ...], **equals: Any) -> list[tuple[Any, ...]]:
+        """See `Ledger.values`."""
+        shape = shape_of(kind)
+        fields = tuple(shape.field(name).name for name in names)
+        asked = statements.of(kind).values(fields, query(kind, equals))
+        return shape.decoded(fields, self._readers.fetch(*asked))
+
     def head(self) -> TreeHead | None:
         """See `Ledger.head`."""
         rows = self._readers.fetch(statements.HEAD, (), ())

@@ -100,6 +100,7 @@ class Statements:
         self.old_key = tuple(f"old_{name}" for name in kind.KEY)
         self._find = lru_cache(maxsize=_FORMS)(self._build_find)
         self._count = lru_cache(maxsize=_FORMS)(self._build_count)
+        self._values = lru_cache(maxsize=_FORMS)(self._build_values)
 
     def find(self, query: Query) -> Asked:
         """The rows a query asks for."""
@@ -124,6 +125,11 @@ class Statements:
         """How many rows a query asks for."""
         equals, names, values = _wanted(query)
         return Asked(self._count(equals), tuple(names), tuple(values))
+
+    def values(self, fields: tuple[str, ...], query: Query) -> Asked:
+        """Those fields of the rows a query asks for."""
+        equals, names, values = _wanted(query)
+        return Asked(self._values(fields, equals), tuple(names), tuple(values))
 
     def _update(self, where: list[ColumnElement[bool]], changing: tuple[str, ...]) -> Update:
         columns = [self._table.columns[name] for name in changing]
@@ -152,6 +158,10 @@ class Statements:
     def _build_count(self, equals: tuple[Wanted, ...]) -> Select[Any]:
         conditions = self._conditions(equals, self._access(equals, ()))
         return select(func.count()).select_from(self._table).where(*conditions)
+
+    def _build_values(self, fields: tuple[str, ...], equals: tuple[Wanted, ...]) -> Select[Any]:
+        conditions = self._conditions(equals, self._access(equals, ()))
+        return select(*(self._table.columns[name] for name in fields)).where(*conditions)
 
     def _access(self, equals: tuple[Wanted, ...], order: tuple[str, ...]) -> Access:
         one = [item.name for item in equals if item.values + item.none == 1]

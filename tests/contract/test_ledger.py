@@ -21,6 +21,7 @@ from kms.domain.records import (
     Idempotent,
     LogId,
     Principal,
+    Reason,
     Record,
     Serial,
     SignerMark,
@@ -427,6 +428,22 @@ def test_finding_by_value_none_any_and_several(ledger: Ledger):
     assert ledger.count(Certificate) == 3
     assert ledger.count(Certificate, user=("anna", None)) == 2
     assert ledger.count(Certificate, user=()) == 0
+
+
+def test_some_fields_of_what_is_found(ledger: Ledger):
+    revoked = {"status": CertificateStatus.REVOKED, "reason": Reason.SUPERSEDED}
+    anna, bert = certificate("1", **revoked), certificate("2", user=None)
+    ledger.reserve([Insert(anna), Insert(bert)])
+    names = ("not_after", "reason", "serial", "user")
+    both = {(anna.not_after, anna.reason, anna.serial, anna.user)}
+    both |= {(bert.not_after, None, bert.serial, None)}
+    assert set(ledger.values(Certificate, names)) == both
+    (found,) = ledger.values(Certificate, ("reason",), status=CertificateStatus.REVOKED)
+    assert found == (Reason.SUPERSEDED,)
+    assert type(found[0]) is Reason
+    assert ledger.values(Certificate, ("serial",), tenant="other") == []
+    with pytest.raises(ValueError, match="no field 'colour'"):
+        ledger.values(Certificate, ("colour",))
 
 
 def test_many_values_at_once(ledger: Ledger):
