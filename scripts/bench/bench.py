@@ -42,6 +42,8 @@ DJANGO_CA = ROOT / "var" / "build" / "django-ca" / "bin" / "python"
 _STATEMENTS = 2_000
 _WARM = 0.5
 _TUNE = 0.3
+_LEAST_LOAD = 2.0
+"""Seconds of a load that a CRL is made beside."""
 Measurement = Callable[[float], Sample]
 
 
@@ -235,7 +237,7 @@ def measure(directory: Path, raw_sign: Path, plan: Plan) -> dict[str, Any]:
         sweeps = swept(at.client, summaries[rows.SINGLE]["rate"] / 2, plan)
     note("stages of the worker")
     stages = staged(at.site, plan.seconds)
-    grown = scale.measure(directory / "scale", plan.devices, note) if plan.devices else None
+    grown = scaled(directory / "scale", plan)
     return {
         "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "plan": asdict(plan),
@@ -282,6 +284,13 @@ def staged(site: Site, seconds: float) -> dict[str, Any]:
         sample = run(seconds)
         after = service.stages()
     return report.stages(before, after, sample.rate)
+
+
+def scaled(directory: Path, plan: Plan) -> dict[str, Any] | None:
+    """The service over a large ledger."""
+    if not plan.devices:
+        return None
+    return scale.measure(directory, plan.devices, max(_LEAST_LOAD, 4 * plan.seconds), note)
 
 
 @contextmanager

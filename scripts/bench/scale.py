@@ -19,10 +19,10 @@ from rows import BATCH_CONNECTIONS, BATCH_SIZE, percentile
 
 from kms.config import load
 
-_LOAD_SECONDS = 8.0
-_SETTLED = 1.0
-"""Seconds of a load that do not count: its beginning."""
-_MORE_THAN_ENOUGH = 60_000
+_SETTLED = 0.2
+"""Share of a load that does not count: its beginning."""
+_MORE_THAN_ENOUGH = 8_000
+"""Devices a second of a load."""
 _LOOKED_UP: dict[str, tuple[str, float]] = {
     "inclusion proof (receipt)": ("/v1/events/{0.index}/receipt", 2.0),
     "lookup by user": ("/v1/users/{0.user}/devices", 5.0),
@@ -32,12 +32,15 @@ _LOOKED_UP: dict[str, tuple[str, float]] = {
 """What is asked for, its path, and its bound in milliseconds."""
 
 
-def measure(directory: Path, devices: int, note: Callable[[str], None]) -> dict[str, Any]:
+def measure(
+    directory: Path, devices: int, seconds: float, note: Callable[[str], None]
+) -> dict[str, Any]:
     """Fill a ledger and measure the service over it.
 
     Args:
         directory: To make.
         devices: In the ledger.
+        seconds: For each load on the service.
         note: Told of each step.
     """
     site = make_site(directory)
@@ -50,7 +53,7 @@ def measure(directory: Path, devices: int, note: Callable[[str], None]) -> dict[
     weight = weigh(url)
     note(f"the service over it (filled at {filled.rate:,.0f} devices/s)")
     with running(site, serve_command()) as service, enrolling(site) as client:
-        bounds = _served(site, service, client, filled)
+        bounds = _served(site, service, client, filled, seconds)
     return {
         "devices": filled.devices,
         "revoked": filled.revoked,
@@ -60,7 +63,9 @@ def measure(directory: Path, devices: int, note: Callable[[str], None]) -> dict[
     }
 
 
-def _served(site: Site, service: Running, client: Helper, filled: Filled) -> list[dict[str, Any]]:
+def _served(
+    site: Site, service: Running, client: Helper, filled: Filled, seconds: float
+) -> list[dict[str, Any]]:
     """Everything that is asked of the running service."""
     found = [_bound("start-up, to ready", service.start_seconds, "s", 5.0)]
     with _calling(site, site.officer) as officer:
@@ -69,9 +74,10 @@ def _served(site: Site, service: Running, client: Helper, filled: Filled) -> lis
         found += _lookups(site, filled.targets)
         memory.append(service.memory())
         found.append(_bound(f"CRL of {filled.revoked:,} entries", _publish(officer), "s", 2.0))
-        found += _beside(officer, client)
+        found += _beside(officer, client, seconds)
     memory.append(service.memory())
-    client.ask("batches", seconds=_LOAD_SECONDS, connections=BATCH_CONNECTIONS, size=BATCH_SIZE)
+    _make(client, seconds)
+    _load(client, seconds)
     memory.append(service.memory())
     found.append(_bound("worker's memory, most", max(memory) / 1e6, "MB", 250.0))
     found.append(_bound("its growth under the last load", (memory[-1] - memory[-2]) / 1e6, "MB"))
@@ -91,29 +97,38 @@ def _lookups(site: Site, targets: Sequence[Target]) -> list[dict[str, Any]]:
     return found
 
 
-def _beside(officer: http.client.HTTPSConnection, client: Helper) -> list[dict[str, Any]]:
+def _make(client: Helper, seconds: float) -> None:
+    """Devices for a load of so many seconds."""
+    devices = int(_MORE_THAN_ENOUGH * seconds)
+    client.ask("make", bundle="device-identity", devices=devices)
+
+
+def _load(client: Helper, seconds: float) -> dict[str, Any]:
+    """Enrolments in batches."""
+    return client.ask("batches", seconds=seconds, connections=BATCH_CONNECTIONS, size=BATCH_SIZE)
+
+
+def _beside(
+    officer: http.client.HTTPSConnection, client: Helper, seconds: float
+) -> list[dict[str, Any]]:
     """A CRL made while devices are enrolled: how long it takes, and what it costs them."""
-    client.ask("make", bundle="device-identity", devices=_MORE_THAN_ENOUGH)
+    _make(client, seconds)
     loads: list[dict[str, Any]] = []
-
-    def enrol() -> None:
-        values = {"connections": BATCH_CONNECTIONS, "size": BATCH_SIZE}
-        loads.append(client.ask("batches", seconds=_LOAD_SECONDS, **values))
-
-    loading = threading.Thread(target=enrol)
+    loading = threading.Thread(target=lambda: loads.append(_load(client, seconds)))
     loading.start()
-    time.sleep(_LOAD_SECONDS / 2)
+    time.sleep(seconds / 2)
     began = time.monotonic()
     took = _publish(officer)
     loading.join()
     (load_,) = loads
     first = began - load_["began"]
     during = _rate(load_["marks"], first, first + took)
-    before = _rate(load_["marks"], _SETTLED, first)
+    settled = _SETTLED * seconds
+    before = _rate(load_["marks"], settled, first)
     return [
         _bound("the same CRL beside enrolments", took, "s", 2.0),
         _bound("enrolments beside it ÷ before it", during / before, ""),
-        _bound("longest time without an enrolment", _longest_gap(load_["marks"]), "s"),
+        _bound("longest time without an enrolment", _longest_gap(load_["marks"], settled), "s"),
     ]
 
 
@@ -122,8 +137,8 @@ def _rate(marks: Sequence[tuple[float, int]], first: float, last: float) -> floa
     return sum(count for at, count in marks if first <= at < last) / (last - first)
 
 
-def _longest_gap(marks: Sequence[tuple[float, int]]) -> float:
-    moments = [at for at, _ in marks if at >= _SETTLED]
+def _longest_gap(marks: Sequence[tuple[float, int]], settled: float) -> float:
+    moments = [at for at, _ in marks if at >= settled]
     return max((after - before for before, after in pairwise(moments)), default=0.0)
 
 

@@ -34,14 +34,26 @@ ROWS = ENROLLING | {
 }
 WHERE_INSTALLED = {"CFSSL serve, software key, at its best"}
 DEVICES = 300
+Bench = tuple[str, dict[str, Any], Path]
+"""What was printed, what was written, and the directory that was worked in."""
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any], Path]:
-    """What was printed, what was written, and the directory that was worked in."""
-    folder = tmp_path_factory.mktemp("bench")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """All rows; neither plots nor a large ledger."""
+    return run(tmp_path_factory.mktemp("bench"), "--sweep", "0", "--devices", "0")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """All there is."""
+    options = ("--sweep", "0.1", "--devices", str(DEVICES))
+    return run(tmp_path_factory.mktemp("whole"), *options)
+
+
+def run(folder: Path, *options: str) -> Bench:
     raw_sign, output = folder / "raw_sign", folder / "bench.json"
     source = BENCH / "raw_sign.c"
     subprocess.run(["gcc", "-std=c11", "-O2", "-o", raw_sign, source, "-ldl"], check=True)
@@ -49,7 +61,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
     done = subprocess.run(
         [
             *(sys.executable, BENCH / "bench.py", "--rounds", "1", "--seconds", "0.1"),
-            *("--sweep", "0.1", "--devices", str(DEVICES)),
+            *options,
             *("--raw-sign", raw_sign, "--output", output, "--scratch", work),
         ],
         capture_output=True,
@@ -60,7 +72,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
     return done.stdout, json.loads(output.read_text()), work
 
 
-def test_every_row_is_measured(bench: tuple[str, dict[str, Any], Path]):
+def test_every_row_is_measured(bench: Bench):
     table, found, _ = bench
     assert set(found["rows"]) - WHERE_INSTALLED == ROWS
     for name, row in found["rows"].items():
@@ -73,7 +85,7 @@ def test_every_row_is_measured(bench: tuple[str, dict[str, Any], Path]):
         assert 0 < row["client_share"] < 1
 
 
-def test_every_ratio_has_a_figure_or_says_what_to_do(bench: tuple[str, dict[str, Any], Path]):
+def test_every_ratio_has_a_figure_or_says_what_to_do(bench: Bench):
     table, found, _ = bench
     assert len(found["ratios"]) == 12
     for ratio in found["ratios"]:
@@ -86,26 +98,24 @@ def test_every_ratio_has_a_figure_or_says_what_to_do(bench: tuple[str, dict[str,
             assert 0 < ratio["least"] <= ratio["measured"] <= ratio["most"]
 
 
-def test_the_echo_is_quicker_than_what_it_stands_for(bench: tuple[str, dict[str, Any], Path]):
+def test_the_echo_is_quicker_than_what_it_stands_for(bench: Bench):
     _, found, _ = bench
     (ratio,) = [item for item in found["ratios"] if "echo" in item["what"]]
     assert ratio["measured"] < 1
 
 
-def test_latencies_are_those_of_devices_that_came_when_they_came(
-    bench: tuple[str, dict[str, Any], Path],
-):
-    _, found, _ = bench
+@pytest.mark.slow
+def test_latencies_are_those_of_devices_that_came_when_they_came(whole: Bench):
+    _, found, _ = whole
     assert [point["load"] for point in found["by_load"]] == [0.1, 0.25, 0.5, 0.7, 0.8, 0.9]
     assert [point["size"] for point in found["by_size"]] == [1, 3, 10, 30, 100, 300, 1000]
     for point in found["by_load"]:
         assert 0 < point["p50_ms"] <= point["p99_ms"] <= point["p999_ms"] <= point["most_ms"]
 
 
-def test_the_large_ledger_is_measured_through_the_service(
-    bench: tuple[str, dict[str, Any], Path],
-):
-    table, found, _ = bench
+@pytest.mark.slow
+def test_the_large_ledger_is_measured_through_the_service(whole: Bench):
+    table, found, _ = whole
     scale = found["scale"]
     assert scale["devices"] == DEVICES
     assert scale["revoked"] == DEVICES // 10
@@ -116,7 +126,7 @@ def test_the_large_ledger_is_measured_through_the_service(
     assert {item["bound"] for item in scale["bounds"]} == {None, 2.0, 5.0, 250.0}
 
 
-def test_the_stages_make_up_the_workers_time(bench: tuple[str, dict[str, Any], Path]):
+def test_the_stages_make_up_the_workers_time(bench: Bench):
     _, found, _ = bench
     stages = found["stages"]["stages_us"]
     assert sum(stages.values()) == pytest.approx(found["stages"]["cpu_us"])
@@ -124,7 +134,7 @@ def test_the_stages_make_up_the_workers_time(bench: tuple[str, dict[str, Any], P
     assert not idle, "stages that were never entered: their functions have moved"
 
 
-def test_conditions_are_recorded_and_nothing_is_left(bench: tuple[str, dict[str, Any], Path]):
+def test_conditions_are_recorded_and_nothing_is_left(bench: Bench):
     _, found, work = bench
     assert {"cpu", "cores", "system", "kernel", "python", "softhsm", "packages"} <= set(
         found["machine"]
