@@ -19,6 +19,7 @@ from typing import BinaryIO
 import msgspec
 import structlog
 
+from kms.processes.hardening import harden
 from kms.services.batching import Batcher
 from kms.services.verifying import InlineVerifier, SignatureCheck, refusal
 
@@ -144,6 +145,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 def main() -> None:
     """Serve standard input; signals are the worker's business, which closes it when it ends."""
+    harden()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(BrokenPipeError):

@@ -1,5 +1,6 @@
 """The processes of a running service: who holds what, and how they begin and end."""
 
+import contextlib
 import json
 import os
 import signal
@@ -40,6 +41,15 @@ def pids_of(service: Service) -> list[int]:
     return [service.supervisor, service.pid("worker"), service.pid("signer")]
 
 
+def children_of(parent: int) -> list[int]:
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    found = []
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            found += [pid] if int(status(pid)["PPid"]) == parent else []
+    return found
+
+
 def test_only_the_signer_loads_a_module(service: Service):
     with Client(service.home, MESSENGER) as client:
         enrol(client, service.home.device("ada", "ada-maps"))
@@ -51,7 +61,9 @@ def test_only_the_signer_loads_a_module(service: Service):
 
 
 def test_no_core_dumps_no_new_rights_no_files_for_others(service: Service):
-    supervisor, *children = pids_of(service)
+    supervisor, worker, signer = pids_of(service)
+    (verifier,) = children_of(worker)
+    children = [worker, signer, verifier]
     for pid in (supervisor, *children):
         limits = proc(pid, "limits").decode().splitlines()
         (core,) = [line.split()[4:6] for line in limits if line.startswith("Max core file size")]
@@ -85,6 +97,7 @@ def test_not_even_its_own_user_looks_into_a_process(service: Service):
     supervisor, worker, signer = pids_of(service)
     separated = service.state()["separated"]
     closed = [worker, signer] if separated else [supervisor, signer]
+    closed += children_of(worker)
     for pid in closed:
         uid = int(status(pid)["Uid"].split()[0])
         if uid == 0:
