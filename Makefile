@@ -18,7 +18,7 @@ MODE ?= short
 DJANGO_CA := var/build/django-ca
 DJANGO_CA_VERSION := 3.2.0
 
-.PHONY: help demo test serve check bench bench-record soak fuzz attack vendor lock clean
+.PHONY: help demo test serve check bench bench-record soak fuzz attack mutate vendor lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -64,6 +64,11 @@ fuzz: ## parsers of foreign bytes, each for SECONDS=600, guided by coverage (TAR
 attack: ## attacks from outside, each for SECONDS=10, with honest clients measured beside them
 	@scripts/setup.sh test
 	@.venv/bin/python -m scripts.attack --seconds $(or $(SECONDS),10)
+
+mutate: ## do tests notice every change of a security decision? (MODULE=kms/tlog only these)
+	@scripts/setup.sh test
+	@scripts/setup.sh mutate
+	@.venv/bin/python -m scripts.mutate $(if $(MODULE),--module $(MODULE))
 
 vendor: ## all wheels into var/wheels (or WHEELS=<dir>), for machines without an index
 	@scripts/vendor.sh "$(WHEELS)"

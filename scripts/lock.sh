@@ -14,7 +14,7 @@ if [ -z "$uv" ]; then
 fi
 
 cd requirements
-for lock in build run test bench fuzz; do # each is constrained by one before it
+for lock in build run test bench fuzz mutate; do # each is constrained by one before it
     "$uv" pip compile --quiet --upgrade --universal --python-version 3.11 --only-binary :all: \
         --generate-hashes --no-emit-index-url --no-header "$lock.in" --output-file "$lock.txt"
 done
@@ -23,7 +23,7 @@ nowhere=$(mktemp -d)
 trap 'rm -rf "$nowhere"' EXIT
 for version in 3.11 3.12 3.13; do
     for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28; do
-        for lock in build run test bench fuzz; do
+        for lock in build run test bench fuzz mutate; do
             "$uv" pip install --quiet --dry-run --target "$nowhere" --python-version "$version" \
                 --python-platform "$platform" --only-binary :all: --no-deps --require-hashes \
                 -r "$lock.txt" || { echo "lock: $lock.txt lacks wheels for $version $platform"; exit 1; }

@@ -5,6 +5,7 @@
 #   scripts/setup.sh test   that, and what the tests need
 #   scripts/setup.sh bench  Debian packages, .venv, what service and benchmark need
 #   scripts/setup.sh fuzz   that of run, and the fuzzer; the fuzzed parsers need test, too
+#   scripts/setup.sh mutate that of run, and what makes mutants; their tests need test, too
 #   scripts/setup.sh venv   Debian packages and an empty .venv
 #
 # KMS_WHEELS=<dir> installs from a directory made by `make vendor` and from nowhere else.
@@ -135,7 +136,7 @@ install_level() {
     fingerprint "$level" >"$stamp"
 }
 
-case $level in venv | run | test | bench | fuzz) ;; *) say "unknown level: $level"; exit 2 ;; esac
+case $level in venv | run | test | bench | fuzz | mutate) ;; *) say "unknown level: $level"; exit 2 ;; esac
 mkdir -p var
 : >>"$log"
 if command -v flock >/dev/null 2>&1 && [ -z "${KMS_SETUP_LOCKED:-}" ]; then

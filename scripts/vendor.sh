@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 dir=${1:-var/wheels}
 env -u KMS_WHEELS scripts/setup.sh venv
 mkdir -p "$dir"
-for lock in build run test bench fuzz; do
+for lock in build run test bench fuzz mutate; do
     .venv/bin/python -m pip --disable-pip-version-check download --quiet --no-input \
         --require-hashes --only-binary :all: --dest "$dir" -r "requirements/$lock.txt"
 done

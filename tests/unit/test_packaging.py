@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCKS = ("build", "run", "test", "fuzz")
+LOCKS = ("build", "run", "test", "fuzz", "mutate")
 
 
 def pinned(lock: str) -> dict[str, str]:
