@@ -11,6 +11,9 @@ from kms.services.errors import KmsError
 from kms.services.facade import Services
 from kms.services.ports import LedgerUnavailableError
 
+FINISH_SECONDS = 3.0
+"""How long a round may take to its end once all are to stop: less than the supervisor allows."""
+
 _log = structlog.get_logger()
 
 
@@ -36,16 +39,29 @@ class Maintenance:
     def __init__(self, services: Services, intervals: Intervals | None = None) -> None:
         self._services = services
         self._intervals = intervals or Intervals()
+        self._rounds: set[asyncio.Task[bool]] = set()
 
     async def run(self) -> None:
-        """Run every loop; ends only when cancelled."""
+        """Run every loop; ends only when cancelled, and finishes the rounds it is in.
+
+        A CRL that was signed and not committed would be an orphan after the next start.
+        """
         intervals = self._intervals
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._every(intervals.recover, "recover", self._recover))
-            group.create_task(self._every(intervals.due, "crls-due", self._due))
-            group.create_task(self._every(intervals.sweep, "sweep", self._sweep))
-            group.create_task(self._every(intervals.expire, "expire", self._expire))
-            group.create_task(self._publish_wanted())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._every(intervals.recover, "recover", self._recover))
+                group.create_task(self._every(intervals.due, "crls-due", self._due))
+                group.create_task(self._every(intervals.sweep, "sweep", self._sweep))
+                group.create_task(self._every(intervals.expire, "expire", self._expire))
+                group.create_task(self._publish_wanted())
+        finally:
+            await self._finish()
+
+    async def _finish(self) -> None:
+        if self._rounds:
+            _, late = await asyncio.wait(self._rounds, timeout=FINISH_SECONDS)
+            for task in late:
+                task.cancel()
 
     async def _every(
         self, seconds: float, name: str, work: Callable[[], Awaitable[object]]
@@ -55,7 +71,14 @@ class Maintenance:
             await asyncio.sleep(seconds)
 
     async def _guarded(self, name: str, work: Callable[[], Awaitable[object]]) -> bool:
-        """One round; what fails is said and tried again in the next."""
+        """One round, which ends though the loop is cancelled."""
+        task = asyncio.create_task(self._round(name, work))
+        self._rounds.add(task)
+        task.add_done_callback(self._rounds.discard)
+        return await asyncio.shield(task)
+
+    async def _round(self, name: str, work: Callable[[], Awaitable[object]]) -> bool:
+        """What fails is said and tried again in the next."""
         try:
             await work()
         except (KmsError, LedgerUnavailableError) as error:
