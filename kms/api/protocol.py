@@ -55,6 +55,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _reading_headers = True
     _reading_body = False
     _header_bytes = 0
+    _unread = False
     _refusal: KmsError = MalformedRequestError("this is not an HTTP/1.1 request")
 
     def __init__(self, connections: Connections, **given: Any) -> None:
@@ -124,16 +125,24 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """A request is answered; what is still to come of it is read, but not for long."""
-        if not self.pipeline:
+        """A request is answered; what is still to come of it is read, but not for long.
+
+        The next one begins when the peer has taken this answer: it would hold a place among the
+        calls that are served for as long as nobody reads.
+        """
+        self._unread = self.flow.write_paused
+        if self._unread or not self.pipeline:
             self._all.wait(self)
-            if self._reading_body:
-                self._start_deadline()
+        if self._unread:
+            return
+        if self._reading_body and not self.pipeline:
+            self._start_deadline()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
         """The peer does not take its answer."""
         super().pause_writing()
+        self.flow.pause_reading()
         self._stalled = self.loop.call_later(self.stalled_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
@@ -141,6 +150,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
+        if self._unread:
+            if self.pipeline:
+                self._all.serve(self)
+            self.on_response_complete()
+        else:
+            self.flow.resume_reading()
 
     def timeout_keep_alive_handler(self) -> None:
         """End an idle connection, at once where the peer does not even read its last answer."""

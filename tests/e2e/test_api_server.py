@@ -24,10 +24,11 @@ LARGE = 64 << 20
 
 @dataclass
 class Slow:
-    """An application that answers `/slow` only when it is let go."""
+    """An application that answers `/slow` only when it is let go, and counts `/large`."""
 
     entered: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
+    large: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         while scope["path"] != "/early" and (await receive()).get("more_body", False):
@@ -38,6 +39,7 @@ class Slow:
         body = b"ok"
         if scope["path"] == "/large":
             body = bytes(LARGE)
+            self.large += 1
             self.entered.set()
         length = (b"content-length", b"%d" % len(body))
         await send({"type": "http.response.start", "status": 200, "headers": [length]})
@@ -136,6 +138,7 @@ def problem_of(answer: bytes) -> tuple[int, str]:
 
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+LARGE_GET = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -294,11 +297,29 @@ def test_requests_sent_ahead_are_answered_in_order_and_bounded():
         assert answers.count(b"HTTP/1.1 200") == MAX_AHEAD + 1
 
 
-def test_who_sends_ahead_and_reads_nothing_loses_the_connection(monkeypatch: pytest.MonkeyPatch):
-    """Without an end of its own the second answer would wait for the first for ever."""
-    monkeypatch.setattr(BoundedProtocol, "stalled_seconds", 0.5)
+def test_the_next_request_waits_until_the_last_answer_is_read():
+    """It holds no place among those served meanwhile."""
     with served() as made, made.connect() as lazy:
-        lazy.sendall(2 * b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        lazy.sendall(3 * LARGE_GET)
+        assert made.app.entered.wait(5)
+        with made.connect() as other:
+            for _ in range(20):
+                other.sendall(GET)
+                assert read_answer(other).endswith(b"ok")
+        assert made.app.large == 1
+        received = 0
+        while received < 3 * LARGE:  # the heads of the answers come besides
+            received += lazy.recv(1 << 20).count(0)
+        assert made.app.large == 3
+        lazy.sendall(GET)
+        assert read_answer(lazy).endswith(b"ok")
+
+
+@pytest.mark.parametrize("requests", [1, 2])
+def test_who_does_not_read_loses_the_connection(monkeypatch: pytest.MonkeyPatch, requests: int):
+    monkeypatch.setattr(BoundedProtocol, "stalled_seconds", 0.3)
+    with served() as made, made.connect() as lazy:
+        lazy.sendall(requests * LARGE_GET)
         assert made.app.entered.wait(5)
         time.sleep(1.5)
         assert len(read_all(lazy)) < LARGE
@@ -319,15 +340,6 @@ def test_an_address_in_use_is_said_and_nothing_stays_bound():
 
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}"):
             run(main())
-
-
-def test_who_does_not_read_loses_the_connection(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("kms.api.server.KEEP_ALIVE_SECONDS", 1)
-    with served() as made, made.connect() as lazy:
-        lazy.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert made.app.entered.wait(5)
-        time.sleep(1.5)
-        assert len(read_all(lazy)) < LARGE
 
 
 def test_descriptors_are_there_for_all_connections():
