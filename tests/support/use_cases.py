@@ -287,7 +287,7 @@ async def recover(made: World) -> Act:
     return made.services.upkeep.recover
 
 
-@covers("upkeep.sweep")
+@covers("upkeep.sweep", "crls.outdated")
 async def sweep(made: World) -> Act:
     """Somebody's certificate was signed and lost, and nobody comes back for it."""
     device = _device(made, **IDENTITY)
