@@ -17,6 +17,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -84,21 +85,21 @@ class FailPoints:
 
 def fail_points_of_worker(here: FailPoints) -> None:
     class Ledger(SqlLedger):
-        kind = ""
+        doing = threading.local()  # /readyz, a sweep and a commit may write at once
 
         def __init__(self, url: str) -> None:
-            super().__init__(url, faults=lambda step: here(f"{self.kind}.{step}"))
+            super().__init__(url, faults=lambda step: here(f"{self.doing.kind}.{step}"))
 
         def reserve(self, changes: Sequence[Change]) -> Conflict | None:
-            self.kind = "reserve"
+            self.doing.kind = "reserve"
             return super().reserve(changes)
 
         def commit(self, units: Sequence[Unit]) -> list[Placed | Conflict]:
-            self.kind = "commit" if any(unit.events for unit in units) else "order"
+            self.doing.kind = "commit" if any(unit.events for unit in units) else "order"
             return super().commit(units)
 
         def store_note(self, log: LogId, size: int, note: bytes) -> None:
-            self.kind = "note"
+            self.doing.kind = "note"
             super().store_note(log, size, note)
 
     class Client(SignerClient):
