@@ -171,9 +171,7 @@ class Ledger(Protocol):
         """How many `find` would give."""
         ...
 
-    def values(
-        self, kind: type[R], names: tuple[str, ...], **equals: Any
-    ) -> list[tuple[Any, ...]]:
+    def values(self, kind: type[R], names: tuple[str, ...], **equals: Any) -> list[tuple[Any, ...]]:
         """These fields of what `find` would give, in no order: for lists too long for records."""
         ...
 

@@ -34,7 +34,7 @@ PRAGMAS = {
 }
 """Set on every connection; `kms.storage.integrity` reads them back."""
 
-WRITER_CACHE, READER_CACHE = 64 << 10, 8 << 10
+WRITER_CACHE, READER_CACHE = 32 << 10, 8 << 10
 """KiB of pages that a connection keeps. What a commit changes lies scattered over the indices, and
 spills where it does not fit. Readers, of which there are many, find the rest in the system's cache.
 """

@@ -3,13 +3,15 @@
 import asyncio
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hsm_drivers.ports import StatementSigner
 from kms.device import Device, TranscriptMismatchError
 from kms.domain.records import Device as Device_
-from kms.domain.records import Event, Idempotent, Reason, UserId
+from kms.domain.records import Enrolment, Event, Idempotent, Reason, UserId
+from kms.services import upkeep
 from kms.services.answers import Answer
 from kms.services.errors import (
     AlgorithmRefusedError,
@@ -198,6 +200,31 @@ async def test_stored_answers_and_finished_enrolments_are_deleted_in_time(tmp_pa
         with pytest.raises(NotFoundError):
             await prove(made, device, answer, "once")
         assert made.ledger.count(Idempotent, principal="messenger") == 0
+
+
+async def test_expiry_reads_what_is_over_and_only_a_little_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(upkeep, "DELETE_PAGE", 2)
+    async with world(tmp_path) as made:
+        for number in range(5):
+            await order(made, new_device(made, "ada", f"old-{number}", IDENTITY))
+        made.clock.advance(days=8)
+        await order(made, new_device(made, "ada", "fresh", IDENTITY))
+        read: list[list[Any]] = []
+        find = made.ledger.find
+
+        def watched(*arguments: Any, **named: Any) -> list[Any]:
+            read.append(find(*arguments, **named))
+            return read[-1]
+
+        monkeypatch.setattr(made.ledger, "find", watched)
+        made.services.upkeep.expire()
+        assert max(map(len, read)) == 2
+        assert [item.device for item in find(Enrolment)] == ["fresh"]
+        read.clear()
+        assert made.services.upkeep.expire() == 0
+        assert not any(read), "stored answers may have megabytes each"
 
 
 async def test_a_device_is_renewed_with_new_keys_and_knows_what_it_follows(tmp_path: Path):
