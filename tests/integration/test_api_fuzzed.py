@@ -8,7 +8,7 @@ from schemathesis import GenerationMode
 from tests.support.described import CHECKS, PLAIN_CHECKS, Described, session
 from tests.support.tls_site import Running, running
 
-QUICK, LONG = 4, 250
+QUICK, LONG = 4, 100
 """Requests per operation, in every run and in the long one."""
 NAMES = ["officer", "auditor", "messenger"]
 
