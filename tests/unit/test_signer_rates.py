@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_drivers.core import SignerCore
@@ -70,6 +70,7 @@ def test_the_buckets_tell_how_they_stand() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 2 * HOUR), st.integers(1, 200)), max_size=40))
 def test_no_window_holds_more_than_the_burst_and_its_time(asked: list[tuple[float, int]]) -> None:
     """The bound that is promised: in any time t, at most limit + t * limit / hour."""
