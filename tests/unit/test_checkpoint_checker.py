@@ -1,6 +1,7 @@
 """A worker that lies to its signer about the log: each lie is refused."""
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -15,7 +16,7 @@ from hsm_drivers.ports import (
     Purpose,
     Statement,
 )
-from kms.services.checkpoint_checker import check_checkpoint, log_constraints
+from kms.services.checkpoint_checker import MAX_PROOF_HASHES, check_checkpoint, log_constraints
 from kms.tlog.checkpoint import Checkpoint
 from kms.tlog.hashing import EMPTY_ROOT, leaf_hash
 from kms.tlog.tree import consistency_proof, root
@@ -126,3 +127,36 @@ def test_a_checkpoint_with_extensions_is_refused():
 def test_what_is_no_checkpoint_is_refused(body: bytes):
     with pytest.raises(StatementRefusedError):
         check_checkpoint(RECORD, Statement(LABEL, Purpose.CHECKPOINT, body), after(None))
+
+
+def test_a_log_is_named_by_its_constraints():
+    assert log_constraints(NAME) == {"name": NAME}
+
+
+def test_a_log_whose_name_has_slashes_is_known_by_its_last_part():
+    record = replace(RECORD, constraints={Purpose.CHECKPOINT: log_constraints("log.example/a")})
+    last = head(9, "log.example/a/1")
+    assert check_checkpoint(record, statement(last), after(None)).head == last
+
+
+@pytest.mark.parametrize(
+    "evidence", [b"short", proof(9, 20) + b"x", bytes(32 * (MAX_PROOF_HASHES + 1))]
+)
+@pytest.mark.parametrize("size", [0, 9])
+def test_evidence_is_a_bounded_list_of_hashes(evidence: bytes, size: int):
+    with pytest.raises(StatementRefusedError, match="not a list of hashes"):
+        check_checkpoint(RECORD, statement(head(20), evidence), after(head(size)))
+
+
+def test_an_empty_log_may_grow_by_anything():
+    most = bytes(32 * MAX_PROOF_HASHES)
+    assert MAX_PROOF_HASHES == 128
+    for evidence in (b"", most):
+        checked = check_checkpoint(RECORD, statement(head(20), evidence), after(head(0)))
+        assert checked.head == head(20)
+
+
+def test_a_log_of_one_leaf_grows_by_what_holds_it_only():
+    check_checkpoint(RECORD, statement(head(20), proof(1, 20)), after(head(1)))
+    with pytest.raises(StatementRefusedError):
+        check_checkpoint(RECORD, statement(head(20), proof(2, 20)), after(head(1)))
