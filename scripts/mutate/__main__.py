@@ -21,6 +21,7 @@ def main() -> None:
     """Judge the chosen modules, one mutant at a time."""
     parser = argparse.ArgumentParser(prog="python -m scripts.mutate")
     parser.add_argument("--module", default="", help="only modules whose path begins so")
+    parser.add_argument("--again", action="store_true", help="only what survived the last time")
     parser.add_argument("--count", action="store_true", help="only count the mutants")
     options = parser.parse_args()
     chosen = [target for target in targets() if target.path.startswith(options.module)]
@@ -30,14 +31,14 @@ def main() -> None:
         for target in chosen:
             print(f"{target.path:38} {len(mutants(ROOT / target.path, target.within)):7}")
         return
-    sys.exit(0 if _judge_all(chosen) else 1)
+    sys.exit(0 if _judge_all(chosen, again=options.again) else 1)
 
 
-def _judge_all(chosen: Sequence[Target]) -> bool:
+def _judge_all(chosen: Sequence[Target], *, again: bool) -> bool:
     print(HEADER, flush=True)
     results = []
     for target in chosen:
-        result = _judge(target)
+        result = _judge(target, again=again)
         results.append(result)
         print(result.row(), flush=True)
         for mutant in result.unexplained:
@@ -49,13 +50,13 @@ def _judge_all(chosen: Sequence[Target]) -> bool:
     return holds_together(results) and all(result.holds for result in results)
 
 
-def _judge(target: Target) -> Result:
+def _judge(target: Target, *, again: bool) -> Result:
     """In a fork, which imports what the tests need; what it finds is read from its file."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            judge(target)
+            judge(target, again=again)
             code = 0
         finally:
             os._exit(code)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from scripts.mutate.mutants import Mutant
-from scripts.mutate.trials import ARGUMENTS, Outcome, await_child
+from scripts.mutate.trials import ARGUMENTS, Outcome, await_child, bound
 
 MAX_TESTS = 400
 """Of those that call a function, the quickest so many are tried."""
@@ -68,7 +68,7 @@ class InPlace:
         if child == 0:
             self._in_child, self._profiled = True, profile
             return None
-        if await_child(child, 600) is not Outcome.SURVIVED:
+        if await_child(child) is not Outcome.SURVIVED:
             return True
         found = json.loads(profile.read_text())
         calls, seconds = found["calls"], found["seconds"]
@@ -83,10 +83,11 @@ class InPlace:
             child = os.fork()
             if child == 0:
                 self._in_child = True
+                bound(sum(seconds[name] for name in chosen))
                 become()
                 session.items[:] = [items[name] for name in chosen]
                 return None
-            self.outcomes.append(await_child(child, sum(seconds[name] for name in chosen)))
+            self.outcomes.append(await_child(child))
         return True
 
     @pytest.hookimpl(wrapper=True)
@@ -94,10 +95,10 @@ class InPlace:
         """Under the profiler, set-up included."""
         if self._profiled is None:
             return (yield)
-        begun = time.monotonic()
+        begun = time.process_time()
         with self._profile(item.nodeid):
             result = yield
-        self._seconds[item.nodeid] = time.monotonic() - begun
+        self._seconds[item.nodeid] = time.process_time() - begun
         return result
 
     @contextmanager

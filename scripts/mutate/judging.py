@@ -8,30 +8,34 @@ from pathlib import Path
 
 from scripts.mutate.inplace import InPlace
 from scripts.mutate.mutants import Mutant, mutants
-from scripts.mutate.records import Target, write
-from scripts.mutate.trials import ROOT, Bench, Outcome, fix_examples, quiet_run
+from scripts.mutate.records import Target, survived, write
+from scripts.mutate.trials import ROOT, Bench, Outcome, fix_examples, silence
 
 
-def judge(target: Target) -> None:
+def judge(target: Target, *, again: bool) -> None:
     """Judge a module's mutants and write down what became of them.
+
+    Args:
+        target: The module.
+        again: Only those that survived the last time; the others are taken as killed.
 
     Raises:
         RuntimeError: Its tests fail without a change.
     """
     begun = time.monotonic()
     fix_examples()
-    found = mutants(ROOT / target.path, target.within)
+    all_mutants = mutants(ROOT / target.path, target.within)
+    names = survived(target.path) if again else None
+    found = [it for it in all_mutants if names is None or it.name in names]
     with tempfile.TemporaryDirectory() as scratch:
         outcomes = _in_place(target, [it for it in found if it.function], Path(scratch))
     inside = iter(outcomes)
     judged = [(mutant, next(inside) if mutant.function else None) for mutant in found]
     bench = Bench(target.module, ROOT / target.path, target.tests)
     seconds = bench.prepare() if any(outcome is None for _, outcome in judged) else 0.0
-    write(
-        target.path,
-        [(it, outcome or bench.judge(it.source, seconds)) for it, outcome in judged],
-        time.monotonic() - begun,
-    )
+    rest = [(it, Outcome.KILLED) for it in all_mutants if it not in found]
+    judged_now = [(it, outcome or bench.judge(it.source, seconds)) for it, outcome in judged]
+    write(target.path, [*judged_now, *rest], time.monotonic() - begun)
 
 
 def _in_place(target: Target, chosen: list[Mutant], scratch: Path) -> list[Outcome | None]:
@@ -41,7 +45,7 @@ def _in_place(target: Target, chosen: list[Mutant], scratch: Path) -> list[Outco
     if child == 0:
         code = 1
         try:
-            quiet_run()
+            silence()
             plugin = InPlace(target.module, ROOT / target.path, chosen)
             told.write_text(json.dumps(plugin.run(target.tests, scratch)))
             code = 0

@@ -122,6 +122,15 @@ class Result:
 HEADER = f"{'module':38} mutants  killed  survived  unexplained   killed"
 
 
+def survived(path: str) -> frozenset[tuple[str, str, str]] | None:
+    """Names of the mutants that survived the last time; None if there was none."""
+    try:
+        document = json.loads(_written(path).read_text())
+    except FileNotFoundError:
+        return None
+    return frozenset(Survivor(**row).name for row in document["survivors"])
+
+
 def write(path: str, judged: Sequence[tuple[Mutant, Outcome]], seconds: float) -> None:
     """Keep what became of a module's mutants in `var/mutation/<module>.json`."""
     counts = Counter(outcome for _, outcome in judged)

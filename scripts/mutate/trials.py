@@ -11,6 +11,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import math
 import os
 import resource
 import signal
@@ -27,9 +28,11 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = ("hsm_drivers", "kms", "pki", "policies", "tests", "test_")
 MEMORY = 4 << 30
 """Bytes that a mutant may take before it counts as killed."""
-PATIENCE = 8
-"""A mutant that takes so many times as long as no mutant, and `GRACE` more, is killed."""
-GRACE = 10.0
+PATIENCE, GRACE = 4, 3
+"""A mutant that takes so many times the processor's seconds of no mutant, and `GRACE` more, is
+killed: a busy machine lets nothing look like a loop without end."""
+STANDSTILL = 120
+"""Seconds after which one is killed that takes no processor, either."""
 EXAMPLES = 50
 ARGUMENTS = [
     *("-x", "-q", "--no-header", "--tb=no", "-rN"),
@@ -72,36 +75,36 @@ class Bench:
     tests: Sequence[str]
 
     def prepare(self) -> float:
-        """Run the tests without a change, and import what they needed; answers seconds.
+        """Run the tests without a change and import what they needed; answers CPU seconds.
 
         Raises:
             RuntimeError: They fail.
         """
         read, write = os.pipe()
-        begun = time.monotonic()
-        child = self._fork(None, write)
+        child = self._fork(None, names=write)
         os.close(write)
         with open(read) as names:  # noqa: PTH123 - a descriptor
             needed = names.read().split()
-        _, status = os.waitpid(child, 0)
-        seconds = time.monotonic() - begun
+        _, status, usage = os.wait4(child, 0)
         if status:
             raise RuntimeError(f"the tests of {self.module} fail without a mutant: {self.tests}")
         for name in needed:
             with contextlib.suppress(Exception):  # some exist only inside of others
                 importlib.import_module(name)
         gc.freeze()
-        return seconds
+        return usage.ru_utime + usage.ru_stime
 
     def judge(self, source: str, seconds: float) -> Outcome:
         """Whether the tests, which take `seconds`, notice this source in the module's place."""
-        return await_child(self._fork(source), seconds)
+        return await_child(self._fork(source, seconds))
 
-    def _fork(self, source: str | None, names: int | None = None) -> int:
+    def _fork(self, source: str | None, seconds: float = 0, names: int | None = None) -> int:
         child = os.fork()
         if child == 0:
             code = 1
             try:
+                if source is not None:
+                    bound(seconds)
                 code = self._run(source)
                 if names is not None:
                     with open(names, "w") as told:  # noqa: PTH123 - a descriptor
@@ -111,7 +114,7 @@ class Bench:
         return child
 
     def _run(self, source: str | None) -> int:
-        quiet_run()
+        silence()
         if source is not None:
             sys.meta_path.insert(0, _Instead(self.module, self.path, source))
         import pytest  # noqa: PLC0415 - after the fork: importing it is part of a run
@@ -119,11 +122,13 @@ class Bench:
         return int(pytest.main([*ARGUMENTS, *self.tests]))
 
 
-def await_child(child: int, seconds: float) -> Outcome:
-    """What became of a fork whose tests take so many seconds without a change."""
-    until = time.monotonic() + PATIENCE * seconds + GRACE
+def await_child(child: int) -> Outcome:
+    """What became of a fork."""
+    until = time.monotonic() + STANDSTILL
     while time.monotonic() < until:
         pid, status = os.waitpid(child, os.WNOHANG)
+        if pid and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+            return Outcome.TIMEOUT
         if pid:
             return Outcome.KILLED if status else Outcome.SURVIVED
         time.sleep(0.005)
@@ -132,17 +137,23 @@ def await_child(child: int, seconds: float) -> Outcome:
     return Outcome.TIMEOUT
 
 
-def quiet_run() -> None:
-    """Bound and silence this process."""
+def bound(seconds: float) -> None:
+    """Let this process take no more than tests that take so many seconds of processor may."""
+    most = math.ceil(PATIENCE * seconds + GRACE)
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+def silence() -> None:
+    """Let this process print nothing."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
 
 
 def _tell_foreign(told: TextIO) -> None:
-    for name, module in list(sys.modules.items()):
-        if isinstance(module, ModuleType) and not name.startswith((*OURS, "__", "conftest")):
+    for name in list(sys.modules):
+        if not name.startswith((*OURS, "__", "conftest")):
             told.write(f"{name}\n")
 
 
