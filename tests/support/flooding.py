@@ -70,6 +70,11 @@ class Link:
         answer = await self._answer()
         return Asked(answer, time.perf_counter() - started)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the service has closed it, as it does with what is idle for long."""
+        return self._reader.at_eof() or self._writer.is_closing()
+
     def close(self) -> None:
         self._writer.transport.abort()
 
@@ -115,6 +120,9 @@ class Pool:
     async def ask(self, wish: Wish) -> Asked:
         """On an idle connection, or on a new one."""
         link = self._idle.pop() if self._idle else await self._open()
+        while link.ended:
+            self._all.remove(link)
+            link = self._idle.pop() if self._idle else await self._open()
         asked = await link.ask(wish)
         self._idle.append(link)
         return asked
