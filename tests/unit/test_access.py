@@ -1,7 +1,7 @@
 """From a client certificate to a principal: every reason for which nobody stands behind it."""
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from types import SimpleNamespace
@@ -35,6 +35,7 @@ from kms.services.errors import (
 )
 from pki.chains import certificate_info
 from tests.support.authority import Authority, spki
+from tests.support.rows import Rows
 from tests.support.services import SteppingClock
 
 BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
@@ -81,27 +82,6 @@ PRINCIPAL = Principal(
     MINISTRY, "messenger", URI, MESSENGER.role, MESSENGER.bundles, Standing.ACTIVE, EventId("e")
 )
 TENANT = Tenant(MINISTRY, "id.ministry.example", Standing.ACTIVE, EventId("e"))
-
-
-@dataclass
-class Rows:
-    """The ledger's records as a list, found by any field."""
-
-    rows: list[Any] = field(default_factory=list)
-    asked: int = 0
-
-    def find(self, kind: type[Any], *, limit: int | None = None, **equals: Any) -> list[Any]:
-        self.asked += 1
-        return [
-            row
-            for row in self.rows
-            if isinstance(row, kind)
-            and all(getattr(row, name) == value for name, value in equals.items())
-        ][:limit]
-
-    def get(self, kind: type[Any], *key: Any) -> Any:
-        equals = dict(zip(kind.KEY, key, strict=True))
-        return next(iter(self.find(kind, limit=1, **equals)), None)
 
 
 @dataclass
@@ -254,6 +234,7 @@ def test_only_so_many_are_known_and_the_oldest_are_forgotten(
     assert asked(0)  # checked anew: no longer the oldest
     assert asked(2)  # the third takes the place of the second
     assert not asked(0)
+    assert not asked(2)
     assert asked(1)
 
 
