@@ -130,7 +130,8 @@ def test_the_stages_make_up_the_workers_time(bench: Bench):
     _, found, _ = bench
     stages = found["stages"]["stages_us"]
     assert sum(stages.values()) == pytest.approx(found["stages"]["cpu_us"])
-    idle = {name for name, spent in stages.items() if spent <= 0 and name != "challenge"}
+    of_others = {"challenge", "verify"}  # of KEM slots; signatures are verified beside the worker
+    idle = {name for name, spent in stages.items() if spent <= 0} - of_others
     assert not idle, "stages that were never entered: their functions have moved"
 
 
