@@ -160,6 +160,7 @@ def test_a_slow_token_answers_all_and_is_asked_meanwhile(
 ) -> None:
     async def ask() -> None:
         async with client(signer) as busy, client(signer) as other:
+            began = time.monotonic()
             batch = asyncio.create_task(busy.sign(BATCH))
             longest = 0.0
             while not batch.done():
@@ -167,7 +168,8 @@ def test_a_slow_token_answers_all_and_is_asked_meanwhile(
                 await other.keys()
                 longest = max(longest, time.monotonic() - started)
             assert {type(outcome) for outcome in await batch} == {bytes}
-            assert longest < 40 * 0.025, "a question waits for a slice, not for the batch"
+            took = time.monotonic() - began
+            assert longest < took / 2, "a question waits for a slice, not for the batch"
 
     with module.failing("C_Sign delay 25"):
         asyncio.run(ask())
@@ -177,10 +179,10 @@ def test_a_hung_library_is_told_in_time(signer: SignerProcess, module: FaultyMod
     """The caller is told; the process is the supervisor's to end (SIGTERM does not reach it)."""
 
     async def ask() -> None:
-        impatient = SignerClient(signer.socket, timeout=0.5)
+        impatient = SignerClient(signer.socket, timeout=2)
         await impatient.keys()
         module.order("C_Sign hang")
-        with pytest.raises(TokenUnavailableError, match=r"did not answer within 0\.5 s"):
+        with pytest.raises(TokenUnavailableError, match="did not answer within 2 s"):
             await impatient.sign([certificate()])
         await impatient.aclose()
 
