@@ -92,7 +92,8 @@ def _rates(found: Mapping[str, Any]) -> str:
         "p99, ms",
     )
     told = (
-        "Microseconds are CPU time of each process per unit counted. Single enrolments are counted"
+        "Microseconds are CPU time of each process per unit counted; the worker's has that of the"
+        " process which verifies signatures for it. Single enrolments are counted"
         " in requests, two for a device. Latencies are those of requests at the highest rate."
     )
     return f"{_table(head, rows)}\n\n{told}"

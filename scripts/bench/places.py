@@ -180,8 +180,8 @@ class Running:
     start_seconds: float
 
     def cpu(self) -> tuple[float, float]:
-        """CPU seconds of worker and signer so far."""
-        return _cpu(self.worker), _cpu(self.signer)
+        """CPU seconds so far: of the worker with what it runs beside itself, and of the signer."""
+        return _cpu(self.worker) + sum(map(_cpu, _children(self.worker))), _cpu(self.signer)
 
     def memory(self) -> int:
         """Bytes of the worker in memory (proc(5): VmRSS), what it shares with others included."""
@@ -210,6 +210,11 @@ def _cpu(pid: int) -> float:
     """User and system seconds of a process (proc(5): fields 14 and 15 of stat)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that a process has started (proc(5): children)."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @contextmanager

@@ -96,8 +96,8 @@ class Sample:
     Attributes:
         rate: Of what the row counts, a second.
         requests: HTTP requests a second; 0 where there are none.
-        cpu: CPU microseconds per counted thing: worker, signer, load client; empty where the row
-            has no service.
+        cpu: CPU microseconds per counted thing: worker with its verifier, signer, load client;
+            empty where the row has no service.
         p50: Median latency of a request in milliseconds; 0 where there are none.
         p99: As `p50`.
     """
