@@ -13,7 +13,15 @@ from collections.abc import Sequence
 
 from scripts.mutate.judging import judge
 from scripts.mutate.mutants import mutants
-from scripts.mutate.records import HEADER, Result, Target, holds_together, targets
+from scripts.mutate.records import (
+    HEADER,
+    WRITTEN,
+    Result,
+    Target,
+    holds_together,
+    report,
+    targets,
+)
 from scripts.mutate.trials import ROOT
 
 
@@ -45,6 +53,7 @@ def _judge_all(chosen: Sequence[Target], *, again: bool) -> bool:
             print(f"  {mutant.line}: {mutant.where}: {mutant.before}\n    -> {mutant.after}")
         for where, before, after in result.stale:
             print(f"  explained, but no survivor: {where}: {before}\n    -> {after}")
+    (WRITTEN / "report.md").write_text(report())
     killed, total = sum(it.killed for it in results), sum(it.total for it in results)
     print(f"together: {killed} of {total} killed, {100 * killed / total:.1f} %", flush=True)
     return holds_together(results) and all(result.holds for result in results)

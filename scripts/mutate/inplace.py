@@ -83,7 +83,7 @@ class InPlace:
             child = os.fork()
             if child == 0:
                 self._in_child = True
-                bound(sum(seconds[name] for name in chosen))
+                self._seconds = {name: seconds[name] for name in chosen}
                 become()
                 session.items[:] = [items[name] for name in chosen]
                 return None
@@ -92,8 +92,9 @@ class InPlace:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Under the profiler, set-up included."""
+        """Under the profiler, set-up included; of a mutant, within its time."""
         if self._profiled is None:
+            bound(self._seconds[item.nodeid])
             return (yield)
         begun = time.process_time()
         with self._profile(item.nodeid):

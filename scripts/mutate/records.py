@@ -151,6 +151,28 @@ def _written(path: str) -> Path:
     return WRITTEN / (path.removesuffix(".py").replace("/", ".") + ".json")
 
 
+def report() -> str:
+    """Markdown of what was written last about every module that is a target."""
+    lines = [
+        "| module | mutants | killed | survived, explained | share | date | commit |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    total = killed = 0
+    for target in targets():
+        if not _written(target.path).exists():
+            continue
+        result, document = Result.read(target.path), json.loads(_written(target.path).read_text())
+        total, killed = total + result.total, killed + result.killed
+        share = f"{100 * result.killed / result.total:.1f} %"
+        lines.append(
+            f"| `{target.path}` | {result.total} | {result.killed} | {len(result.survivors)} |"
+            f" {share} | {document['date'][:10]} | {document['commit']} |"
+        )
+    share = f"{100 * killed / max(total, 1):.1f} %"
+    lines.append(f"| together | {total} | {killed} | {total - killed} | {share} | | |")
+    return "\n".join(lines) + "\n"
+
+
 def holds_together(results: Iterable[Result]) -> bool:
     """Whether enough of all mutants were killed."""
     judged = list(results)

@@ -11,7 +11,6 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import math
 import os
 import resource
 import signal
@@ -28,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = ("hsm_drivers", "kms", "pki", "policies", "tests", "test_")
 MEMORY = 4 << 30
 """Bytes that a mutant may take before it counts as killed."""
-PATIENCE, GRACE = 4, 3
+PATIENCE, GRACE = 3, 1
 """A mutant that takes so many times the processor's seconds of no mutant, and `GRACE` more, is
 killed: a busy machine lets nothing look like a loop without end."""
 STANDSTILL = 120
@@ -127,7 +126,7 @@ def await_child(child: int) -> Outcome:
     until = time.monotonic() + STANDSTILL
     while time.monotonic() < until:
         pid, status = os.waitpid(child, os.WNOHANG)
-        if pid and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+        if pid and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
             return Outcome.TIMEOUT
         if pid:
             return Outcome.KILLED if status else Outcome.SURVIVED
@@ -138,9 +137,8 @@ def await_child(child: int) -> Outcome:
 
 
 def bound(seconds: float) -> None:
-    """Let this process take no more than tests that take so many seconds of processor may."""
-    most = math.ceil(PATIENCE * seconds + GRACE)
-    resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
+    """Let what this process does next take no more than what takes so many seconds may."""
+    signal.setitimer(signal.ITIMER_PROF, PATIENCE * seconds + GRACE)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
