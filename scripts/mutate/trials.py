@@ -16,6 +16,7 @@ import resource
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -87,9 +88,11 @@ class Bench:
         _, status, usage = os.wait4(child, 0)
         if status:
             raise RuntimeError(f"the tests of {self.module} fail without a mutant: {self.tests}")
-        for name in needed:
-            with contextlib.suppress(Exception):  # some exist only inside of others
-                importlib.import_module(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Hypothesis does not like to be imported so early
+            for name in needed:
+                with contextlib.suppress(Exception):  # some exist only inside of others
+                    importlib.import_module(name)
         gc.freeze()
         return usage.ru_utime + usage.ru_stime
 
