@@ -25,8 +25,9 @@ from kms.storage.memory import MemoryLedger
 from tests.support.books import check_books
 from tests.support.faulty_signer import Fault as SignerFault
 from tests.support.faulty_signer import FaultySigner
+from tests.support.founding import Founding
 from tests.support.services import World, world
-from tests.support.use_cases import CASES, WAITING, Act, Founding, UseCase
+from tests.support.use_cases import CASES, WAITING, Act, UseCase
 
 pytestmark = pytest.mark.anyio
 
