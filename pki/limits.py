@@ -65,7 +65,7 @@ class Limits:
     identifier: bytes
     issuer: bytes
     authority_key: bytes  # value of the authority key identifier its statements carry
-    shapes: tuple[Shape, ...] = ()
+    shapes: tuple[Shape, ...]
     head: bytes = field(init=False)  # identifier and issuer, as they stand in a TBSCertificate
     forms: dict[bytes, Form] = field(default_factory=dict)  # by the extensions they begin with
 
