@@ -154,7 +154,7 @@ def _written(path: str) -> Path:
 def report() -> str:
     """Markdown of what was written last about every module that is a target."""
     lines = [
-        "| module | mutants | killed | survived, explained | share | date | commit |",
+        "| module | mutants | killed | survived | share | date | commit |",
         "|---|---|---|---|---|---|---|",
     ]
     total = killed = 0
