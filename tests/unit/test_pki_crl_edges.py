@@ -8,6 +8,7 @@ from hsm_drivers.ports import Purpose
 from pki import der, extensions
 from pki.crl import REASON_CODES, CrlFactory, RevokedEntry
 from pki.crl_checker import MAX_SKEW, judge_crl
+from pki.errors import PkiError
 from pki.limits import RefusalError, limits_of
 from tests.support import pki
 
@@ -118,3 +119,18 @@ def test_an_entry_may_have_one_of_the_known_reasons():
 )
 def test_an_entry_has_nothing_but_its_reason(tail: bytes):
     refused(entries(5, tail=tail), "entry has")
+
+
+def test_nothing_follows_what_is_known():
+    parts = [child.encode() for child in der.parse(LIST).children]
+    known = der.parse(LIST).children[EXTENSIONS].children[0].encode()
+    good = der.tlv(der.ENUMERATED, b"\x01")
+    wrong = (
+        der.sequence(*parts, der.null()),
+        with_part(LIST, EXTENSIONS, der.context(0, known + der.null())),
+        entries(5, tail=reason(good) + der.null()),
+        entries(5, tail=reason(good + der.null())),
+    )
+    for message in wrong:
+        with pytest.raises(PkiError):
+            judge(message)

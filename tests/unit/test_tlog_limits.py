@@ -3,6 +3,7 @@
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from kms.tlog.checkpoint import MAX_EXTENSIONS, MAX_ORIGIN
 from kms.tlog.errors import FormatError, SignatureError
 from kms.tlog.notes import (
     MAX_NOTE,
@@ -18,6 +19,7 @@ HEADER = b"c2sp.org/tlog-proof@v1\nindex 0\n\n"
 
 
 def test_the_limits_are_these():
+    assert (MAX_ORIGIN, MAX_EXTENSIONS) == (255, 16)
     assert (MAX_EXTRA, MAX_RECEIPT) == (65_535, 262_144 + 131_070)
 
 
