@@ -163,3 +163,18 @@ def test_a_refill_is_not_lost_to_small_steps() -> None:
     rates = Rates(LIMITS, {(CA, Purpose.CERTIFICATE): 60})
     granted = sum(not refused(rates, [certificate()], at / 512) for at in range(121 * 512))
     assert granted == 2
+
+
+def test_who_is_refused_is_told_when_the_next_will_be_there() -> None:
+    for limit, now, wait in ((60, 0.0, "60.0"), (60, 30.0, "30.0"), (3_600, 0.5, "0.5")):
+        rates = Rates({Purpose.CERTIFICATE: limit})
+        refused(rates, [certificate()] * limit, 0)
+        found = rates.refusals([certificate()], now, known)
+        assert f"The next in {wait} s;" in str(found[0])
+
+
+def test_refusals_are_added_up() -> None:
+    rates = Rates(LIMITS)
+    for asked in (62, 3, 1):
+        refused(rates, [certificate()] * asked, 0)
+    assert rates.now(0)[0].refused == 2 + 3 + 1
