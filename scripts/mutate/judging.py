@@ -24,18 +24,26 @@ def judge(target: Target, *, again: bool) -> None:
     """
     begun = time.monotonic()
     fix_examples()
-    all_mutants = mutants(ROOT / target.path, target.within)
+    found = mutants(ROOT / target.path, target.within)
     names = survived(target.path) if again else None
-    found = [it for it in all_mutants if names is None or it.name in names]
+    taken = [(it, Outcome.KILLED) for it in found if names is not None and it.name not in names]
+    chosen = [it for it in found if names is None or it.name in names]
+    judged = zip(chosen, _outcomes(target, chosen), strict=True)
+    write(target.path, [*judged, *taken], time.monotonic() - begun)
+
+
+def _outcomes(target: Target, chosen: list[Mutant]) -> list[Outcome]:
     with tempfile.TemporaryDirectory() as scratch:
-        outcomes = _in_place(target, [it for it in found if it.function], Path(scratch))
-    inside = iter(outcomes)
-    judged = [(mutant, next(inside) if mutant.function else None) for mutant in found]
+        inside = iter(_in_place(target, [it for it in chosen if it.function], Path(scratch)))
+    outcomes = [next(inside) if mutant.function else None for mutant in chosen]
+    if None not in outcomes:
+        return [outcome for outcome in outcomes if outcome is not None]
     bench = Bench(target.module, ROOT / target.path, target.tests)
-    seconds = bench.prepare() if any(outcome is None for _, outcome in judged) else 0.0
-    rest = [(it, Outcome.KILLED) for it in all_mutants if it not in found]
-    judged_now = [(it, outcome or bench.judge(it.source, seconds)) for it, outcome in judged]
-    write(target.path, [*judged_now, *rest], time.monotonic() - begun)
+    seconds = bench.prepare()
+    return [
+        outcome or bench.judge(mutant.source, seconds)
+        for mutant, outcome in zip(chosen, outcomes, strict=True)
+    ]
 
 
 def _in_place(target: Target, chosen: list[Mutant], scratch: Path) -> list[Outcome | None]:
