@@ -88,10 +88,10 @@ class ProofOrder:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """An enrolment that may be completed; per slot the signature to verify, None for a MAC."""
+    """An enrolment that may be completed; per slot the signature to verify, or a MAC's verdict."""
 
     enrolment: Enrolment
-    checks: tuple[SignatureCheck | None, ...]
+    checks: tuple[SignatureCheck | ProofFailedError | None, ...]
 
 
 class _Basis(msgspec.Struct, frozen=True):
@@ -219,7 +219,8 @@ class EnrolmentProofs:
 
     async def _verify(self, opened: Sequence[_Opened]) -> list[KmsError | None]:
         """For each enrolment, the first of its signatures that is refused."""
-        checks = [check for item in opened for check in item.checks if check is not None]
+        every = [check for item in opened for check in item.checks]
+        checks = [check for check in every if isinstance(check, SignatureCheck)]
         answers = iter(await self._core.verifier.verify(checks))
         return [_first_refusal(item, answers) for item in opened]
 
@@ -436,18 +437,16 @@ class EnrolmentProofs:
         }
 
 
-def _check(slot: Mapping[str, Any], message: bytes, proof: bytes) -> SignatureCheck | None:
-    """The signature of a slot, still to be verified; a MAC is verified here.
-
-    Raises:
-        ProofFailedError: The MAC is another.
-    """
+def _check(
+    slot: Mapping[str, Any], message: bytes, proof: bytes
+) -> SignatureCheck | ProofFailedError | None:
+    """The signature of a slot, still to be verified, or what is wrong with its MAC."""
     if slot["mac_sha256"] is None:
         return SignatureCheck(slot["algorithm"], unb64(slot["spki"]), message, proof)
     try:
         verify_mac(slot["mac_sha256"], proof)
     except ProofError as error:
-        raise _failed(slot, str(error)) from error
+        return _failed(slot, str(error))
     return None
 
 
@@ -455,9 +454,11 @@ def _first_refusal(opened: _Opened, answers: Iterator[str | None]) -> KmsError |
     """The first refused slot; takes as many answers as the enrolment has signatures."""
     refused: KmsError | None = None
     for slot, check in zip(opened.enrolment.slots, opened.checks, strict=True):
-        answer = None if check is None else next(answers)
-        if answer is not None and refused is None:
-            refused = _failed(slot, answer)
+        found = check if isinstance(check, ProofFailedError) else None
+        if isinstance(check, SignatureCheck):
+            answer = next(answers)
+            found = None if answer is None else _failed(slot, answer)
+        refused = refused or found
     return refused
 
 

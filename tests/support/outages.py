@@ -1,6 +1,7 @@
 """What tests of a running service in bad surroundings have in common."""
 
 import json
+import os
 import secrets
 import subprocess
 from collections.abc import Iterator
@@ -41,19 +42,31 @@ def checks(service: Service) -> dict[str, Any]:
 @contextmanager
 def limited(pid: int, resource: str, soft: int) -> Iterator[None]:
     """Set a soft limit of a running process (prlimit(1)) while the context lasts."""
-    target = ["prlimit", "--pid", str(pid)]
-    shown = subprocess.run(
-        [*target, f"--{resource}", "--noheadings", "--raw", "--output", "SOFT,HARD"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    before, hard = shown.stdout.split()
-    subprocess.run([*target, f"--{resource}={soft}:{hard}"], check=True)
+    before, hard = _prlimit(
+        pid, f"--{resource}", "--noheadings", "--raw", "--output", "SOFT,HARD"
+    ).split()
+    _prlimit(pid, f"--{resource}={soft}:{hard}")
     try:
         yield
     finally:
-        subprocess.run([*target, f"--{resource}={before}:{hard}"], check=True)
+        _prlimit(pid, f"--{resource}={before}:{hard}")
+
+
+def _prlimit(pid: int, *arguments: str) -> str:
+    """As the user that the process runs as: not every root may set limits of others."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    user, group = (
+        int(line.split()[1]) for name in ("Uid:", "Gid:") for line in lines if line.startswith(name)
+    )
+    return subprocess.run(
+        ["prlimit", "--pid", str(pid), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        user=user if user != os.geteuid() else None,
+        group=group if user != os.geteuid() else None,
+        extra_groups=[] if user != os.geteuid() else None,
+    ).stdout
 
 
 def no_descriptors_left(pid: int) -> Any:
