@@ -194,33 +194,37 @@ def test_there_is_one_proof_for_each_slot(given: dict[str, bytes]):
 
 
 def test_another_mac_is_refused():
-    with pytest.raises(ProofFailedError) as error:
-        open_(ENROLMENT, GOOD | {"kem": b"another"})
-    assert error.value.field == "proofs.kem"
-    assert str(error.value).strip()
+    check, mac = open_(ENROLMENT, GOOD | {"kem": b"another"}).checks
+    assert isinstance(check, SignatureCheck)
+    assert isinstance(mac, ProofFailedError)
+    assert mac.field == "proofs.kem"
+    assert "MAC" in str(mac)
 
 
-def refused_signature(*answers: str | None) -> KmsError | None:
+WRONG_MAC = ProofFailedError("why", field="proofs.kem")
+
+
+def refused_proof(*answers: str | None, mac: ProofFailedError | None = None) -> tuple[str, str]:
+    """Field and reason of the refusal of two signatures with a MAC between them; or nothing."""
     two = tuple({**SLOTS[0], "name": name} for name in ("one", "two"))
     slots = (two[0], SLOTS[1], two[1])
     check = SignatureCheck("", b"", b"", b"")
-    opened = module._Opened(replace(ENROLMENT, slots=slots), (check, None, check))
+    opened = module._Opened(replace(ENROLMENT, slots=slots), (check, mac, check))
     left = iter([*answers, "of the next enrolment"])
     refused = module._first_refusal(opened, left)
     assert list(left) == ["of the next enrolment"]
-    return refused
+    assert refused is None or isinstance(refused, ProofFailedError)
+    return ("", "") if refused is None else (refused.field or "", str(refused))
 
 
-def test_the_first_wrong_signature_is_named_and_every_answer_taken():
-    assert refused_signature(None, None) is None
-    for answers, field in (
-        (("why", None), "proofs.one"),
-        ((None, "why"), "proofs.two"),
-        (("why", "other"), "proofs.one"),
-    ):
-        refused = refused_signature(*answers)
-        assert isinstance(refused, ProofFailedError)
-        assert (refused.field, str(refused)) == (field, "why")
+def test_the_first_wrong_proof_is_named_and_every_answer_taken():
+    assert refused_proof(None, None) == ("", "")
+    assert refused_proof("why", None) == ("proofs.one", "why")
+    assert refused_proof(None, "why") == ("proofs.two", "why")
+    assert refused_proof("why", "other") == ("proofs.one", "why")
+    assert refused_proof(None, None, mac=WRONG_MAC) == ("proofs.kem", "why")
+    assert refused_proof(None, "other", mac=WRONG_MAC) == ("proofs.kem", "why")
+    assert refused_proof("first", "other", mac=WRONG_MAC) == ("proofs.one", "first")
 
 
 def meanwhile(enrolment: Enrolment, *rows: Any) -> None:
