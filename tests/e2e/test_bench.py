@@ -72,6 +72,7 @@ def run(folder: Path, *options: str) -> Bench:
     return done.stdout, json.loads(output.read_text()), work
 
 
+@pytest.mark.slow
 def test_every_row_is_measured(bench: Bench):
     table, found, _ = bench
     assert set(found["rows"]) - WHERE_INSTALLED == ROWS
@@ -85,6 +86,7 @@ def test_every_row_is_measured(bench: Bench):
         assert 0 < row["client_share"] < 1
 
 
+@pytest.mark.slow
 def test_every_ratio_has_a_figure_or_says_what_to_do(bench: Bench):
     table, found, _ = bench
     assert len(found["ratios"]) == 12
@@ -98,6 +100,7 @@ def test_every_ratio_has_a_figure_or_says_what_to_do(bench: Bench):
             assert 0 < ratio["least"] <= ratio["measured"] <= ratio["most"]
 
 
+@pytest.mark.slow
 def test_the_echo_is_quicker_than_what_it_stands_for(bench: Bench):
     _, found, _ = bench
     (ratio,) = [item for item in found["ratios"] if "echo" in item["what"]]
@@ -126,6 +129,7 @@ def test_the_large_ledger_is_measured_through_the_service(whole: Bench):
     assert {item["bound"] for item in scale["bounds"]} == {None, 2.0, 5.0, 250.0}
 
 
+@pytest.mark.slow
 def test_the_stages_make_up_the_workers_time(bench: Bench):
     _, found, _ = bench
     stages = found["stages"]["stages_us"]
@@ -135,6 +139,7 @@ def test_the_stages_make_up_the_workers_time(bench: Bench):
     assert not idle, "stages that were never entered: their functions have moved"
 
 
+@pytest.mark.slow
 def test_conditions_are_recorded_and_nothing_is_left(bench: Bench):
     _, found, work = bench
     assert {"cpu", "cores", "system", "kernel", "python", "softhsm", "packages"} <= set(
