@@ -4,8 +4,11 @@ Verifying takes a fifth of what an enrolment costs, and the library holds the in
 in a process of its own it uses another core. That process has no secret, no ledger and no socket:
 it reads frames from its standard input and ends with it, so it never outlives the worker.
 
-    request     u32 length ‖ MessagePack [[algorithm, spki, message, signature], …]
-    answer      u32 length ‖ MessagePack [refusal or nil, …]
+    request     u32 length ‖ MessagePack [number, [[algorithm, spki, message, signature], …]]
+    answer      u32 length ‖ MessagePack [number, [refusal or nil, …]]
+
+An answer counts only under its request's number and with as many verdicts: one that belongs to
+other signatures ends the process.
 """
 
 import asyncio
@@ -33,8 +36,8 @@ RESTART_SECONDS = 1.0
 _LENGTH = struct.Struct(">I")
 _MAX_FRAME = 64 << 20
 _Row = tuple[str, bytes, bytes, bytes]
-_requests = msgspec.msgpack.Decoder(list[_Row])
-_answers = msgspec.msgpack.Decoder(list[str | None])
+_requests = msgspec.msgpack.Decoder(tuple[int, list[_Row]])
+_answers = msgspec.msgpack.Decoder(tuple[int, list[str | None]])
 _log = structlog.get_logger()
 
 
@@ -63,6 +66,7 @@ class VerifierProcess:
         )
         self._process: asyncio.subprocess.Process | None = None
         self._restart: asyncio.Task[None] | None = None
+        self._number = 0
 
     @property
     def pid(self) -> int | None:
@@ -101,13 +105,22 @@ class VerifierProcess:
         process = self._process
         if process is None or len(checks) < FEW:
             return await self._here.verify(checks)
-        rows = [(item.algorithm, item.spki, item.message, item.signature) for item in checks]
         try:
-            answers = _answers.decode(await _exchange(process, msgspec.msgpack.encode(rows)))
+            return await self._ask(process, checks)
         except (OSError, EOFError, msgspec.DecodeError) as error:
             self._lost(process, error)
             return await self._here.verify(checks)
-        return answers if len(answers) == len(checks) else await self._here.verify(checks)
+
+    async def _ask(
+        self, process: asyncio.subprocess.Process, checks: list[SignatureCheck]
+    ) -> list[str | None]:
+        self._number += 1
+        rows = [(item.algorithm, item.spki, item.message, item.signature) for item in checks]
+        body = await _exchange(process, msgspec.msgpack.encode((self._number, rows)))
+        number, answers = _answers.decode(body)
+        if (number, len(answers)) != (self._number, len(checks)):
+            raise EOFError("the answer belongs to other signatures")
+        return answers
 
     def _lost(self, process: asyncio.subprocess.Process, error: Exception) -> None:
         _log.warning("verifier.lost", detail=f"{type(error).__name__}: {error}")
@@ -137,8 +150,9 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         (size,) = _LENGTH.unpack(head)
         if size > _MAX_FRAME:
             return
-        rows = _requests.decode(requests.read(size))
-        body = msgspec.msgpack.encode([refusal(SignatureCheck(*row)) for row in rows])
+        number, rows = _requests.decode(requests.read(size))
+        answers_to = [refusal(SignatureCheck(*row)) for row in rows]
+        body = msgspec.msgpack.encode((number, answers_to))
         answers.write(_LENGTH.pack(len(body)) + body)
         answers.flush()
 

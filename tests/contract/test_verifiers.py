@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from kms.device.keys import SlotKey
@@ -94,6 +95,25 @@ async def test_a_killed_process_is_missed_by_nobody(monkeypatch: pytest.MonkeyPa
         await until(lambda: verifier.pid not in {None, first})
         again = await verifier.verify(checks)
         assert again == answers
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_verdicts_of_other_signatures_are_never_taken(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """An answer that is out of step, or too short for what was asked."""
+    asked: list[bytes] = []
+
+    async def out_of_step(_process: object, body: bytes) -> bytes:
+        asked.append(body)
+        return msgspec.msgpack.encode((number, [None] * (FEW + 1 - number)))
+
+    monkeypatch.setattr(module, "_exchange", out_of_step)
+    async with verifier_process() as verifier:
+        answers = await verifier.verify([BAD[0]] * (FEW + 1))
+        assert len(asked) == 1
+        assert None not in answers
+        assert verifier.pid is None
 
 
 async def test_it_ends_with_its_input_and_not_with_a_signal() -> None:
