@@ -75,7 +75,7 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
-    """What one certificate is to say; the serial is 128 random bits, made positive."""
+    """What one certificate is to say; of the serial 64 bits at least must be unpredictable."""
 
     profile: CertificateProfile
     serial: int

@@ -344,6 +344,19 @@ def test_replacing_what_is_absent_or_another_is_a_conflict(ledger: Ledger):
     assert ledger.reserve([Replace(MARK, SignerMark("other", 1))]) == missing
 
 
+def test_of_an_enrolment_only_the_status_is_compared_and_changes(ledger: Ledger):
+    pending = enrolment("e")
+    ledger.reserve([Insert(pending)])
+    done = replace(pending, status=EnrolmentStatus.COMPLETED)
+    forged = replace(done, transcript=b"another", expires=NOW + timedelta(days=9))
+    key = (TENANT, pending.enrolment)
+    assert ledger.reserve([Replace(forged, replace(pending, transcript=b"another"))]) is None
+    assert ledger.get(Enrolment, *key) == done
+    assert ledger.reserve([Replace(done, pending)]) == Conflict("Enrolment", key)
+    assert ledger.reserve([Replace(replace(forged, status=EnrolmentStatus.REFUSED))]) is None
+    assert ledger.get(Enrolment, *key) == replace(pending, status=EnrolmentStatus.REFUSED)
+
+
 def test_structured_values_and_times_compare_by_meaning(ledger: Ledger):
     pending = enrolment("e")
     ledger.reserve([Insert(pending)])
