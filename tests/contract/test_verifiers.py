@@ -114,6 +114,8 @@ async def test_verdicts_of_other_signatures_are_never_taken(
         assert len(asked) == 1
         assert None not in answers
         assert verifier.pid is None
+        monkeypatch.undo()
+        await until(lambda: verifier.pid is not None)
 
 
 async def test_it_ends_with_its_input_and_not_with_a_signal() -> None:
