@@ -14,11 +14,11 @@ from base64 import b64encode
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from hsm_drivers.calls import SignCall
 from hsm_drivers.errors import (
     HsmError,
     StatementRefusedError,
     TokenFailureError,
-    TokenUnavailableError,
     UnsupportedError,
 )
 from hsm_drivers.journal import MAX_BATCH, Intent, acceptable
@@ -26,7 +26,6 @@ from hsm_drivers.memory import Draft
 from hsm_drivers.ports import (
     CheckContext,
     Checked,
-    Driver,
     JournalEntry,
     JournalSeal,
     KeyAttributes,
@@ -40,6 +39,7 @@ from hsm_drivers.ports import (
 )
 from hsm_drivers.rates import Rates
 from hsm_drivers.state import SignerState
+from hsm_drivers.tokens import Job, Tokens
 from hsm_drivers.verification import Signed, Verification, verifiable
 from policies.decisions import Protection
 
@@ -47,8 +47,6 @@ Signing = Generator[None, None, list[bytes | HsmError]]
 """A batch being signed, slice by slice."""
 
 _log = logging.getLogger(__name__)
-SLICE_SECONDS = 0.1
-"""How long a batch is signed before `SignerCore.signing` lets something else happen."""
 _LABEL = re.compile(r"[a-z0-9-]{1,64}")
 
 
@@ -58,11 +56,11 @@ def utc_now() -> datetime:
 
 
 class SignerCore:
-    """Sole user of a driver and of a state directory; one call at a time, from one thread."""
+    """Sole user of tokens and of a state directory; one call at a time, from one thread."""
 
     def __init__(
         self,
-        driver: Driver,
+        tokens: Tokens,
         checkers: Mapping[Purpose, StatementChecker],
         state: SignerState,
         *,
@@ -73,14 +71,15 @@ class SignerCore:
         """Take the parts.
 
         Args:
-            driver: The token.
+            tokens: What keys live on.
             checkers: What judges statements, per purpose; a purpose without one is refused.
             state: Records, memory, journal.
             ceremony: Whether keys may be made.
             now: Clock, aware: checkers, journal and the records of new keys go by it.
             rates: How much each key signs; without them, as much as is asked for.
         """
-        self._driver = driver
+        self._tokens = tokens
+        self._driver = tokens.driver("")
         self._checkers = checkers
         self._state = state
         self._ceremony = ceremony
@@ -99,7 +98,7 @@ class SignerCore:
                 return outcomes
 
     def signing(self, statements: Sequence[Statement]) -> Signing:
-        """As `sign`, with a pause after every `SLICE_SECONDS` of signing; its value is the answer.
+        """As `sign`, with a pause every `tokens.SLICE_SECONDS`; its value is the answer.
 
         In a pause the core may be asked for anything but to sign or to make a key.
         """
@@ -327,34 +326,20 @@ class SignerCore:
     def _release(
         self, statements: Sequence[Statement], verdicts: Sequence[Checked | HsmError]
     ) -> Signing:
-        """Sign what was accepted; what token or key fail at, the rest of the batch is spared."""
-        sign = self._driver.sign
-        gone: TokenUnavailableError | None = None
-        broken: dict[KeyLabel, TokenFailureError] = {}
-        outcomes: list[bytes | HsmError] = []
-        pause = time.monotonic() + SLICE_SECONDS
-        for statement, verdict in zip(statements, verdicts, strict=True):
-            if isinstance(verdict, HsmError):
-                outcomes.append(verdict)
-                continue
-            failed = gone or broken.get(statement.key)
-            if failed is not None:
-                outcomes.append(failed)
-                continue
-            if time.monotonic() >= pause:
-                yield
-                pause = time.monotonic() + SLICE_SECONDS
-            try:
-                outcomes.append(sign(statement.key, statement.message))
-            except TokenUnavailableError as error:
-                gone = error
-                outcomes.append(error)
-            except TokenFailureError as error:
-                broken[statement.key] = error
-                outcomes.append(error)
-            except HsmError as error:
-                outcomes.append(error)
+        """Sign what was accepted."""
+        accepted = [place for place, verdict in enumerate(verdicts) if isinstance(verdict, Checked)]
+        jobs = [self._job(statements[place]) for place in accepted]
+        made = yield from self._tokens.perform(jobs)
+        outcomes: list[bytes | HsmError] = [
+            verdict if isinstance(verdict, HsmError) else b"" for verdict in verdicts
+        ]
+        for place, outcome in zip(accepted, made, strict=True):
+            outcomes[place] = outcome
         return outcomes
+
+    def _job(self, statement: Statement) -> Job:
+        record = self._state.record(statement.key)
+        return Job(record.places, SignCall(statement.key, statement.message))
 
     def _withhold_wrong(
         self, statements: Sequence[Statement], outcomes: list[bytes | HsmError]

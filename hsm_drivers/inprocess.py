@@ -18,6 +18,7 @@ from hsm_drivers.ports import (
     StatementChecker,
 )
 from hsm_drivers.state import SignerState
+from hsm_drivers.tokens import SingleToken
 
 
 class InProcessSigner:
@@ -33,7 +34,7 @@ class InProcessSigner:
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         """As `SignerCore`."""
-        self._core = SignerCore(driver, checkers, state, ceremony=ceremony, now=now)
+        self._core = SignerCore(SingleToken(driver), checkers, state, ceremony=ceremony, now=now)
 
     async def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
         """As `ports.StatementSigner.sign`."""

@@ -27,6 +27,26 @@ class Capability(StrEnum):
     RANDOM = "random"
     WRAP = "wrap"
     KEM = "kem"
+    MAC = "mac"
+    CIPHER = "cipher"
+    TRANSFER = "transfer"
+
+
+class Operation(StrEnum):
+    """What a service key does for those whom the service lets use it; its record says which.
+
+    The first five protect (SP 800-57 part 1, 5.3: originator usage), the others undo and check.
+    """
+
+    SIGN = "sign"
+    MAC = "mac"
+    ENCRYPT = "encrypt"
+    WRAP = "wrap"
+    DATA_KEY = "data-key"
+    VERIFY_MAC = "verify-mac"
+    DECRYPT = "decrypt"
+    UNWRAP = "unwrap"
+    DECAPSULATE = "decapsulate"
 
 
 class Purpose(StrEnum):
@@ -49,6 +69,11 @@ class KeyAttributes:
     private: bool
     on_token: bool
     sign: bool
+    wrap_with_trusted: bool = False
+
+    def transferable(self) -> bool:
+        """Born on a token, and leaving it under a trusted wrapping key alone."""
+        return self.sensitive and self.extractable and self.wrap_with_trusted and self.on_token
 
     def held(self) -> bool:
         """Born on the token and never able to leave it."""
@@ -63,8 +88,24 @@ class KeyAttributes:
 
 
 @dataclass(frozen=True, slots=True)
+class Component:
+    """A part of a key that is held apart: of a hybrid each of its two, of others the whole.
+
+    Attributes:
+        algorithm: Registry name.
+        protection: TOKEN, TRANSFERABLE, or WRAPPED under a key-encryption key of the token.
+    """
+
+    algorithm: str
+    protection: Protection
+
+
+@dataclass(frozen=True, slots=True)
 class KeySpec:
-    """What a ceremony asks of the token.
+    """What is asked of the tokens: by a ceremony, or by the service for a key of its clients.
+
+    A key has `purposes` and signs statements, or has `operations` and serves clients, never both:
+    whoever could have foreign bytes signed with an authority's key could make certificates.
 
     Attributes:
         label: Name of the key.
@@ -72,6 +113,9 @@ class KeySpec:
         purposes: Statements the key may sign.
         constraints: Per purpose, what its checker needs (JSON values only); fixed for good.
         ceremony_only: Purposes that a signer serves in ceremony mode alone.
+        operations: What a service key does.
+        token: Name of the token in the configuration; empty for the service's own.
+        components: How each part is held; empty for one part that is held by the token.
     """
 
     label: KeyLabel
@@ -79,17 +123,72 @@ class KeySpec:
     purposes: tuple[Purpose, ...]
     constraints: Mapping[Purpose, Mapping[str, Any]]
     ceremony_only: tuple[Purpose, ...] = ()
+    operations: tuple[Operation, ...] = ()
+    token: str = ""
+    components: tuple[Component, ...] = ()
+
+
+class Replication(StrEnum):
+    """How a key came to a further token."""
+
+    MAKER = "maker"
+    """By the maker's own backup or clone; what we know is that the public key is the same."""
+    TRANSFER = "transfer"
+    """Wrapped under a trusted key that both tokens hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A further token that holds the key, under the same label.
+
+    Attributes:
+        token: Its name in the configuration.
+        key_id: CKA_ID there, in hex.
+        attributes: As read back there.
+        added: RFC 3339 UTC.
+    """
+
+    token: str
+    key_id: str
+    how: Replication
+    attributes: KeyAttributes
+    added: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldComponent:
+    """A part of a key as it was made.
+
+    Attributes:
+        label: Name of its object on the token; of a wrapped one, of the key that wraps it.
+        public_key: Raw bytes, as they stand in the whole key's SPKI.
+        wrapped: Private key wrapped (RFC 5649), for protection WRAPPED; else empty.
+        attributes: As read back from the token; None for WRAPPED.
+    """
+
+    algorithm: str
+    protection: Protection
+    label: KeyLabel
+    public_key: bytes
+    wrapped: bytes = field(default=b"", repr=False)
+    attributes: KeyAttributes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """A key as its ceremony left it; kept by the signer, outside the worker's reach.
+    """A key as it was made; kept by the signer, outside the worker's reach.
 
     Attributes:
         key_id: CKA_ID in hex, random.
-        public_key: SubjectPublicKeyInfo, DER.
+        public_key: SubjectPublicKeyInfo, DER; empty for a secret key.
+        protection: The weakest of its components'.
         attributes: As read back from the token.
+        token: Label of the token that it was born on.
         created: RFC 3339 UTC.
+        operations: What a service key does; empty for a key that signs statements.
+        home: Name of that token in the configuration; empty for the service's own.
+        components: Of a key held in parts or wrapped; else empty.
+        replicas: Further tokens that hold it.
     """
 
     label: KeyLabel
@@ -103,6 +202,15 @@ class KeyRecord:
     token: str
     created: str
     ceremony_only: tuple[Purpose, ...] = ()
+    operations: tuple[Operation, ...] = ()
+    home: str = ""
+    components: tuple[HeldComponent, ...] = ()
+    replicas: tuple[Replica, ...] = ()
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Names of the tokens that hold it, its home first."""
+        return (self.home, *(replica.token for replica in self.replicas))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,16 +331,38 @@ class MessageSigner(Protocol):
         """
         ...
 
+    def sign_digest(self, label: KeyLabel, digest: bytes) -> bytes:
+        """Sign a digest of the algorithm's own hash, for schemes that sign digests (ECDSA).
+
+        Raises:
+            UnsupportedError: The scheme signs whole messages only, or the size is not the hash's.
+        """
+        ...
+
 
 class KeyStore(Protocol):
     """A driver's keys."""
 
-    def generate(self, label: KeyLabel, algorithm: str) -> tuple[str, bytes, KeyAttributes]:
-        """Make a key pair on the token; answer CKA_ID (hex), SPKI DER and read-back attributes.
+    def generate(
+        self, label: KeyLabel, algorithm: str, *, transferable: bool = False
+    ) -> tuple[str, bytes, KeyAttributes]:
+        """Make a key on the token; answer CKA_ID (hex), SPKI DER and read-back attributes.
+
+        The SPKI of a secret key is empty. A transferable key may leave the token under a trusted
+        wrapping key; any other never.
 
         Raises:
             UnsupportedError: The token lacks the algorithm.
             TokenFailureError: The label is taken, or the attributes came back wrong.
+        """
+        ...
+
+    def destroy(self, label: KeyLabel) -> None:
+        """Destroy a key, public half included, and look that it is gone.
+
+        Raises:
+            KeyNotFoundError: No such key.
+            TokenFailureError: It is still there.
         """
         ...
 
@@ -281,11 +411,65 @@ class Kem(Protocol):
     """A driver's decapsulation."""
 
     def decapsulate(self, label: KeyLabel, ciphertext: bytes) -> bytes:
-        """Shared secret of the ciphertext under the named key."""
+        """Shared secret of the ciphertext under the named key; for ECDH of the sender's point.
+
+        Raises:
+            TokenFailureError: Not a ciphertext of this algorithm (a wrong size, no point).
+        """
         ...
 
 
-class Driver(KeyStore, MessageSigner, Rng, Wrapper, Kem, Protocol):
+class Mac(Protocol):
+    """A driver's message authentication (FIPS 198-1)."""
+
+    def mac(self, label: KeyLabel, message: bytes) -> bytes:
+        """HMAC of the message, whole length."""
+        ...
+
+
+class Cipher(Protocol):
+    """A driver's authenticated encryption (SP 800-38D)."""
+
+    def encrypt(self, label: KeyLabel, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:
+        """Ciphertext and 16-byte tag; the caller answers for the 12-byte nonce being fresh."""
+        ...
+
+    def decrypt(self, label: KeyLabel, nonce: bytes, ciphertext: bytes, associated: bytes) -> bytes:
+        """Undo `encrypt`.
+
+        Raises:
+            TokenFailureError: Ciphertext, nonce, associated data and key do not belong together.
+        """
+        ...
+
+
+class Transfer(Protocol):
+    """A driver's way of moving transferable keys between tokens that share a trusted key."""
+
+    def export_key(self, label: KeyLabel, trusted: KeyLabel) -> bytes:
+        """The key wrapped under the trusted key (RFC 5649).
+
+        Raises:
+            UnsupportedError: The key is not transferable, or the other not trusted.
+        """
+        ...
+
+    def import_key(
+        self, label: KeyLabel, algorithm: str, trusted: KeyLabel, wrapped: bytes, public_key: bytes
+    ) -> tuple[str, KeyAttributes]:
+        """Unwrap a key under its label; answer CKA_ID (hex) and read-back attributes.
+
+        Args:
+            label: As on the token that it came from.
+            algorithm: Registry name.
+            trusted: The wrapping key on this token.
+            wrapped: What `export_key` gave.
+            public_key: SPKI DER; empty for a secret key.
+        """
+        ...
+
+
+class Driver(KeyStore, MessageSigner, Rng, Wrapper, Kem, Mac, Cipher, Transfer, Protocol):
     """A whole token as one object; what it cannot do it refuses with `UnsupportedError`."""
 
     @property

@@ -2,10 +2,10 @@
 
 Whoever starts it binds the socket, opens driver and state, and calls `serve`:
 
-    driver = Pkcs11Driver(module, label, pin)
+    tokens = SingleToken(Pkcs11Driver(module, label, pin))
     with SignerState(directory) as state:
-        serve(driver, checkers, state, listener, ceremony=False, allowed_uids=frozenset({uid}))
-    driver.close()
+        serve(tokens, checkers, state, listener, ceremony=False, allowed_uids=frozenset({uid}))
+    tokens.close()
 
 The PKCS#11 module sees one thread only. A batch is signed whole before the next begins, but in
 slices: between them others are told what they ask, so that a large batch on a slow token does not
@@ -30,9 +30,10 @@ from typing import assert_never
 from hsm_drivers import frames
 from hsm_drivers.core import SignerCore, utc_now
 from hsm_drivers.errors import HsmError, UnsupportedError
-from hsm_drivers.ports import Driver, KeySpec, Purpose, Statement, StatementChecker
+from hsm_drivers.ports import KeySpec, Purpose, Statement, StatementChecker
 from hsm_drivers.rates import Rates
 from hsm_drivers.state import SignerState
+from hsm_drivers.tokens import Tokens
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ _PEER_CREDENTIALS = struct.Struct("3i")
 
 
 def serve(
-    driver: Driver,
+    tokens: Tokens,
     checkers: Mapping[Purpose, StatementChecker],
     state: SignerState,
     listener: socket.socket,
@@ -63,7 +64,7 @@ def serve(
     Must run in the main thread, the one that opened the driver.
 
     Args:
-        driver: The token; stays open.
+        tokens: What keys live on; stay open.
         checkers: What judges statements, per purpose.
         state: Owned by this process; stays open.
         listener: A bound, listening Unix socket; stays open.
@@ -72,7 +73,7 @@ def serve(
         rates: How much each key signs; without them, as much as is asked for.
         now: Clock, as `SignerCore` has it.
     """
-    core = SignerCore(driver, checkers, state, ceremony=ceremony, now=now, rates=rates)
+    core = SignerCore(tokens, checkers, state, ceremony=ceremony, now=now, rates=rates)
     with _stop_signals() as stop:
         _Server(core, listener, stop, allowed_uids).run()
 

@@ -377,6 +377,7 @@ def run_signer(arguments: argparse.Namespace) -> int:
     from hsm_drivers.rates import HOUR, Rates  # noqa: PLC0415 - as above
     from hsm_drivers.signer import serve  # noqa: PLC0415 - as above
     from hsm_drivers.state import SignerState  # noqa: PLC0415 - as above
+    from hsm_drivers.tokens import SingleToken  # noqa: PLC0415 - as above
 
     harden()
     settings = load(arguments.config)
@@ -387,9 +388,9 @@ def run_signer(arguments: argparse.Namespace) -> int:
         signed = state.journal.signed_since(int(time()) - HOUR)
         rates = Rates(signing_rates(settings), signed)
         driver = Pkcs11Driver(str(settings.token.module), settings.token.label, pin)
-        with contextlib.closing(driver):
+        with contextlib.closing(SingleToken(driver)) as tokens:
             serve(
-                driver,
+                tokens,
                 CHECKERS,
                 state,
                 listener,

@@ -5,7 +5,7 @@ dispatches on the row's fields (`kind`, `scheme`, `curve`), never on its name (p
 
 Sources: RFC 5480, RFC 8410, RFC 8017, RFC 9881 (ML-DSA), RFC 9935 (ML-KEM),
 draft-ietf-lamps-pq-composite-kem (composites), draft-ietf-hpke-pq and RFC 9180 (HPKE ids),
-RFC 3394/5649 (key wrap), FIPS 180-4 and 202 (hashes).
+RFC 3394/5649 (key wrap), FIPS 180-4 and 202 (hashes), RFC 8018 (HMAC), RFC 5084 (AES-GCM).
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ class Kind(StrEnum):
     KEM = "kem"
     HASH = "hash"
     WRAP = "wrap"
+    MAC = "mac"
+    CIPHER = "cipher"
 
 
 class Scheme(StrEnum):
@@ -36,6 +38,8 @@ class Scheme(StrEnum):
     SHA3 = "sha3"
     AES_KW = "aes-kw"
     AES_KWP = "aes-kwp"
+    HMAC = "hmac"
+    AES_GCM = "aes-gcm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Algorithm:
         oid: For keys, the SubjectPublicKeyInfo algorithm; for hashes and wraps, their own OID.
         curve: Named-curve OID of an EC key (RFC 5480), else None.
         signature_oid: AlgorithmIdentifier of a certificate signed with it, else None.
-        digest: Hash used with the signature (`hashlib` name), else None.
+        digest: Hash used with the signature or MAC (`hashlib` name), else None.
         public_key_size: Bytes in the SPKI's BIT STRING; None where it varies (RSA).
         modulus_bits: Exact RSA modulus size in bits, else None.
         signature_size: Largest signature in bytes as it stands in a certificate, else None.
@@ -174,6 +178,11 @@ def _wrap(name: str, scheme: Scheme, arc: int, bits: int, category: int) -> Algo
     return Algorithm(name, Kind.WRAP, scheme, f"{_NIST}.1.{arc}", bits, category)
 
 
+def _hmac(name: str, arc: int, digest: str, bits: int, category: int) -> Algorithm:
+    oid = f"1.2.840.113549.2.{arc}"
+    return Algorithm(name, Kind.MAC, Scheme.HMAC, oid, bits, category, digest=digest)
+
+
 _ALGORITHMS: tuple[Algorithm, ...] = (
     _ecdsa("ECDSA-P256", _P256, 32, 2, "sha256", 128),
     _ecdsa("ECDSA-P384", _P384, 48, 3, "sha384", 192),
@@ -238,6 +247,9 @@ _ALGORITHMS: tuple[Algorithm, ...] = (
     _hash("SHA3-256", Scheme.SHA3, 8, 128, 2),
     _wrap("AES-256-KW", Scheme.AES_KW, 45, 256, 5),
     _wrap("AES-256-KWP", Scheme.AES_KWP, 48, 256, 5),
+    _hmac("HMAC-SHA-256", 9, "sha256", 256, 5),
+    _hmac("HMAC-SHA-512", 11, "sha512", 256, 5),
+    Algorithm("AES-256-GCM", Kind.CIPHER, Scheme.AES_GCM, f"{_NIST}.1.46", 256, 5),
 )
 
 _BY_NAME: dict[str, Algorithm] = {row.name: row for row in _ALGORITHMS}

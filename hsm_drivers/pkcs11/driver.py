@@ -65,12 +65,16 @@ class Pkcs11Driver:
         """As `ports.Driver.lacking`."""
         return lacking(algorithm_name, self._session.offered)
 
-    def generate(self, label: KeyLabel, algorithm_name: str) -> tuple[str, bytes, KeyAttributes]:
+    def generate(
+        self, label: KeyLabel, algorithm_name: str, *, transferable: bool = False
+    ) -> tuple[str, bytes, KeyAttributes]:
         """As `ports.KeyStore.generate`; the public key of a wrapping key is empty.
 
         A key whose attributes come back wrong is destroyed before the error is raised. A session
         lost on the way is not tried again: the key may be there already.
         """
+        if transferable:
+            raise UnsupportedError(f"token {self.name!r} makes no transferable keys")
         try:
             row = algorithm(algorithm_name)
         except UnknownAlgorithmError as error:
@@ -157,6 +161,69 @@ class Pkcs11Driver:
             UnsupportedError: Always.
         """
         raise UnsupportedError(f"token {self.name!r} does not decapsulate (key {label!r})")
+
+    def sign_digest(self, label: KeyLabel, digest: bytes) -> bytes:  # noqa: ARG002 - the port's
+        """Refused: this driver does not do it.
+
+        Raises:
+            UnsupportedError: Always.
+        """
+        raise UnsupportedError(f"token {self.name!r} does not sign digests (key {label!r})")
+
+    def mac(self, label: KeyLabel, message: bytes) -> bytes:  # noqa: ARG002 - the port's
+        """Refused: this driver does not do it.
+
+        Raises:
+            UnsupportedError: Always.
+        """
+        raise UnsupportedError(f"token {self.name!r} does not make MACs (key {label!r})")
+
+    def encrypt(self, label: KeyLabel, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:  # noqa: ARG002 - the port's
+        """Refused: this driver does not do it.
+
+        Raises:
+            UnsupportedError: Always.
+        """
+        raise UnsupportedError(f"token {self.name!r} does not encrypt (key {label!r})")
+
+    def decrypt(self, label: KeyLabel, nonce: bytes, ciphertext: bytes, associated: bytes) -> bytes:  # noqa: ARG002 - the port's
+        """Refused: this driver does not do it.
+
+        Raises:
+            UnsupportedError: Always.
+        """
+        raise UnsupportedError(f"token {self.name!r} does not decrypt (key {label!r})")
+
+    def destroy(self, label: KeyLabel) -> None:
+        """Refused: this driver does not do it.
+
+        Raises:
+            UnsupportedError: Always.
+        """
+        raise UnsupportedError(f"token {self.name!r} does not destroy keys (key {label!r})")
+
+    def export_key(self, label: KeyLabel, trusted: KeyLabel) -> bytes:  # noqa: ARG002 - the port's
+        """Refused: this driver does not do it.
+
+        Raises:
+            UnsupportedError: Always.
+        """
+        raise UnsupportedError(f"token {self.name!r} does not transfer keys (key {label!r})")
+
+    def import_key(
+        self,
+        label: KeyLabel,
+        algorithm: str,  # noqa: ARG002 - the port's
+        trusted: KeyLabel,  # noqa: ARG002 - the port's
+        wrapped: bytes,  # noqa: ARG002 - the port's
+        public_key: bytes,  # noqa: ARG002 - the port's
+    ) -> tuple[str, KeyAttributes]:
+        """Refused: this driver does not do it.
+
+        Raises:
+            UnsupportedError: Always.
+        """
+        raise UnsupportedError(f"token {self.name!r} does not transfer keys (key {label!r})")
 
     def close(self) -> None:
         """Log out and let the token go."""

@@ -8,12 +8,16 @@ one. It protects nothing.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from hsm_drivers.errors import HsmError, KeyNotFoundError, TokenFailureError, UnsupportedError
 from hsm_drivers.ports import Capability, KeyAttributes, KeyLabel
-from hsm_drivers.software.keys import Operation, SoftwareKey, new_key
+from hsm_drivers.software.keys import SoftwareKey, new_key
 from hsm_drivers.wrapping import refuse_unwrappable
 from policies.algorithms import Kind, UnknownAlgorithmError, algorithm
+
+Doing = TypeVar("Doing")
+"""What a key can do, as a callable."""
 
 TOKEN_LIKE = KeyAttributes(
     local=True,
@@ -55,14 +59,16 @@ class SoftwareDriver:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Everything."""
-        return frozenset(Capability)
+        """Everything but to transfer keys."""
+        return frozenset(Capability) - {Capability.TRANSFER}
 
     def lacking(self, algorithm_name: str) -> tuple[str, ...]:  # noqa: ARG002 - the port's
         """As `ports.Driver.lacking`: software has no mechanisms to lack."""
         return ()
 
-    def generate(self, label: KeyLabel, algorithm_name: str) -> tuple[str, bytes, KeyAttributes]:
+    def generate(
+        self, label: KeyLabel, algorithm_name: str, *, transferable: bool = False
+    ) -> tuple[str, bytes, KeyAttributes]:
         """As `ports.KeyStore.generate`; the public key of a wrapping key is empty."""
         self._answer()
         if label in self._keys:
@@ -74,14 +80,21 @@ class SoftwareDriver:
         except UnknownAlgorithmError as error:
             raise UnsupportedError(f"{error}") from None
         made = replace(self.attributes_made, sign=row.kind is Kind.SIGNATURE)
+        if transferable:
+            made = replace(made, extractable=True, never_extractable=False, wrap_with_trusted=True)
         key = new_key(row)
-        if not made.held():
+        if not (made.transferable() if transferable else made.held()):
             raise TokenFailureError(
                 f"token {self._name!r} made {label!r} with attributes that would let it leave; "
                 "the key was destroyed"
             )
         self._keys[label] = _Held(key, made)
         return os.urandom(16).hex(), key.spki, made
+
+    def destroy(self, label: KeyLabel) -> None:
+        """As `ports.KeyStore.destroy`."""
+        self._held(label)
+        del self._keys[label]
 
     def labels(self) -> Sequence[KeyLabel]:
         """As `ports.KeyStore.labels`."""
@@ -99,6 +112,24 @@ class SoftwareDriver:
     def sign(self, label: KeyLabel, message: bytes) -> bytes:
         """As `ports.MessageSigner.sign`."""
         return self._operation(label, self._held(label).key.sign)(message)
+
+    def sign_digest(self, label: KeyLabel, digest: bytes) -> bytes:
+        """As `ports.MessageSigner.sign_digest`."""
+        return self._operation(label, self._held(label).key.sign_digest)(digest)
+
+    def mac(self, label: KeyLabel, message: bytes) -> bytes:
+        """As `ports.Mac.mac`."""
+        return self._operation(label, self._held(label).key.mac)(message)
+
+    def encrypt(self, label: KeyLabel, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:
+        """As `ports.Cipher.encrypt`."""
+        encrypt = self._operation(label, self._held(label).key.encrypt)
+        return encrypt(nonce, plaintext, associated)
+
+    def decrypt(self, label: KeyLabel, nonce: bytes, ciphertext: bytes, associated: bytes) -> bytes:
+        """As `ports.Cipher.decrypt`."""
+        decrypt = self._operation(label, self._held(label).key.decrypt)
+        return decrypt(nonce, ciphertext, associated)
 
     def random(self, size: int) -> bytes:
         """As `ports.Rng.random`."""
@@ -118,10 +149,33 @@ class SoftwareDriver:
         """As `ports.Kem.decapsulate`."""
         return self._operation(label, self._held(label).key.decapsulate)(ciphertext)
 
+    def export_key(self, label: KeyLabel, trusted: KeyLabel) -> bytes:  # noqa: ARG002 - the port's
+        """Refused: the twin keeps no key as bytes.
+
+        Raises:
+            UnsupportedError: Always.
+        """
+        raise UnsupportedError(f"token {self._name!r} transfers no keys (key {label!r})")
+
+    def import_key(
+        self,
+        label: KeyLabel,
+        algorithm_name: str,  # noqa: ARG002 - the port's
+        trusted: KeyLabel,  # noqa: ARG002 - the port's
+        wrapped: bytes,  # noqa: ARG002 - the port's
+        public_key: bytes,  # noqa: ARG002 - the port's
+    ) -> tuple[str, KeyAttributes]:
+        """Refused, as `export_key`.
+
+        Raises:
+            UnsupportedError: Always.
+        """
+        raise UnsupportedError(f"token {self._name!r} transfers no keys (key {label!r})")
+
     def close(self) -> None:
         """Nothing to let go."""
 
-    def _operation(self, label: KeyLabel, operation: Operation | None) -> Operation:
+    def _operation(self, label: KeyLabel, operation: Doing | None) -> Doing:
         if operation is None:
             raise UnsupportedError(f"key {label!r} is of a kind that does not do this")
         return operation

@@ -1,12 +1,16 @@
 """Keys of the software twin: one maker a scheme, each giving what such a key can do."""
 
+import hmac
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mlkem, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem, x25519
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import (
     InvalidUnwrap,
     aes_key_unwrap_with_padding,
@@ -18,6 +22,8 @@ from hsm_drivers.errors import TokenFailureError, UnsupportedError
 from policies.algorithms import Algorithm, Scheme
 
 Operation = Callable[[bytes], bytes]
+Sealing = Callable[[bytes, bytes, bytes], bytes]
+"""Takes nonce, text and associated data."""
 
 _CURVES: dict[str | None, type[ec.EllipticCurve]] = {
     "1.2.840.10045.3.1.7": ec.SECP256R1,
@@ -29,6 +35,15 @@ _DIGESTS: dict[str | None, type[hashes.HashAlgorithm]] = {
     "sha384": hashes.SHA384,
     "sha512": hashes.SHA512,
 }
+_ML_DSA: dict[
+    int | None,
+    Callable[[], mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey],
+] = {
+    1312: mldsa.MLDSA44PrivateKey.generate,
+    1952: mldsa.MLDSA65PrivateKey.generate,
+    2592: mldsa.MLDSA87PrivateKey.generate,
+}
+"""By the size of the public key."""
 _ML_KEM: dict[int | None, Callable[[], mlkem.MLKEM768PrivateKey | mlkem.MLKEM1024PrivateKey]] = {
     1184: mlkem.MLKEM768PrivateKey.generate,
     1568: mlkem.MLKEM1024PrivateKey.generate,
@@ -46,6 +61,10 @@ class SoftwareKey:
 
     spki: bytes = b""
     sign: Operation | None = None
+    sign_digest: Operation | None = None
+    mac: Operation | None = None
+    encrypt: Sealing | None = None
+    decrypt: Sealing | None = None
     wrap: Operation | None = None
     unwrap: Operation | None = None
     decapsulate: Operation | None = None
@@ -62,7 +81,18 @@ def _spki(key: _Public) -> bytes:
 def _ecdsa(row: Algorithm) -> SoftwareKey:
     key = ec.generate_private_key(_CURVES[row.curve]())
     scheme = ec.ECDSA(_DIGESTS[row.digest]())
-    return SoftwareKey(_spki(key.public_key()), sign=lambda message: key.sign(message, scheme))
+    digest = _DIGESTS[row.digest]()
+
+    def sign_digest(given: bytes) -> bytes:
+        if len(given) != digest.digest_size:
+            raise UnsupportedError(f"a digest for {row.name} has {digest.digest_size} bytes")
+        return key.sign(given, ec.ECDSA(Prehashed(digest)))
+
+    return SoftwareKey(
+        _spki(key.public_key()),
+        sign=lambda message: key.sign(message, scheme),
+        sign_digest=sign_digest,
+    )
 
 
 def _eddsa(_row: Algorithm) -> SoftwareKey:
@@ -108,6 +138,28 @@ def _aes_kwp(row: Algorithm) -> SoftwareKey:
     )
 
 
+def _ml_dsa(row: Algorithm) -> SoftwareKey:
+    key = _ML_DSA[row.public_key_size]()
+    return SoftwareKey(_spki(key.public_key()), sign=key.sign)
+
+
+def _hmac(row: Algorithm) -> SoftwareKey:
+    key = os.urandom(row.classical_bits // 8)
+    return SoftwareKey(mac=lambda message: hmac.digest(key, message, row.digest or ""))
+
+
+def _aes_gcm(row: Algorithm) -> SoftwareKey:
+    cipher = AESGCM(os.urandom(row.classical_bits // 8))
+
+    def decrypt(nonce: bytes, ciphertext: bytes, associated: bytes) -> bytes:
+        try:
+            return cipher.decrypt(nonce, ciphertext, associated)
+        except InvalidTag:
+            raise TokenFailureError("the ciphertext is damaged, or of another key") from None
+
+    return SoftwareKey(encrypt=cipher.encrypt, decrypt=decrypt)
+
+
 def _guarded(decapsulate: Operation) -> Operation:
     """A wrong size or a point outside the group is the sender's fault, told as a token would."""
 
@@ -126,7 +178,10 @@ _MAKERS: dict[Scheme, Callable[[Algorithm], SoftwareKey]] = {
     Scheme.ML_KEM: _ml_kem,
     Scheme.DHKEM_X: _dhkem_x,
     Scheme.DHKEM_EC: _dhkem_ec,
+    Scheme.ML_DSA: _ml_dsa,
     Scheme.AES_KWP: _aes_kwp,
+    Scheme.AES_GCM: _aes_gcm,
+    Scheme.HMAC: _hmac,
 }
 
 

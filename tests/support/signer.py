@@ -33,6 +33,7 @@ from hsm_drivers.ports import (
 )
 from hsm_drivers.signer import serve
 from hsm_drivers.state import SignerState
+from hsm_drivers.tokens import SingleToken
 from tests.support.softhsm import SoftHsm
 
 ROOT = Path(__file__).parents[2]
@@ -216,7 +217,7 @@ def main() -> int:
         listener.listen()
         os.write(sys.stdout.fileno(), b"listening\n")
         serve(
-            driver,
+            SingleToken(driver),
             CHECKERS,
             state,
             listener,

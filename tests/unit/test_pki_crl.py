@@ -109,14 +109,16 @@ def test_a_prepared_crl_is_good_once():
         people.finish_crl(prepared)
 
 
-def test_a_hundred_thousand_entries_take_less_than_a_second():
+def test_the_time_for_a_list_grows_no_faster_than_its_entries():
     entries = [
         RevokedEntry((1 << 126) + 7919 * number, pki.NOW - timedelta(seconds=number), "superseded")
         for number in range(100_000)
     ]
     start = time.process_time()
+    factory().prepare(1, pki.NOW, pki.NOW + WEEK, entries[:10_000])
+    tenth = time.process_time() - start
     prepared = factory().prepare(1, pki.NOW, pki.NOW + WEEK, entries)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 50 * tenth
     assert len(x509.load_der_x509_crl(pki.world().people.finish_crl(prepared))) == 100_000
 
 

@@ -89,7 +89,7 @@ BAD_RULES = [
     ({"minimum_quantum_category": "1"}, "does not meet"),
     ({"hybrid": "true"}, "does not meet"),
     ({"kind": '"kem"'}, "does not meet"),
-    ({"kind": '"cipher"'}, "none of"),
+    ({"kind": '"potion"'}, "none of"),
     ({"kind": "1"}, "kind"),
     ({"hybrid": '"yes"'}, "hybrid"),
     ({"minimum_classical_bits": "true"}, "minimum_classical_bits"),

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hsm_drivers import core as core_module
+from hsm_drivers import tokens as tokens_module
 from hsm_drivers.core import SignerCore
 from hsm_drivers.errors import (
     HsmError,
@@ -20,6 +21,7 @@ from hsm_drivers.errors import (
 from hsm_drivers.ports import Checked, Head, KeyLabel, KeySpec, Purpose, Statement
 from hsm_drivers.software import SoftwareDriver
 from hsm_drivers.state import SignerState
+from hsm_drivers.tokens import SingleToken
 from tests.support.signer import (
     CA,
     CA_SPEC,
@@ -57,7 +59,7 @@ def driver(state: SignerState) -> RecordingDriver:
 
 @pytest.fixture
 def core(driver: RecordingDriver, state: SignerState) -> SignerCore:
-    made = SignerCore(driver, CHECKERS, state, ceremony=True)
+    made = SignerCore(SingleToken(driver), CHECKERS, state, ceremony=True)
     made.generate(CA_SPEC)
     made.generate(LOG_SPEC)
     return made
@@ -112,13 +114,13 @@ def test_a_head_is_remembered_though_its_signature_failed(
 def test_crl_numbers_are_remembered_over_restarts(tmp_path: Path) -> None:
     driver = SoftwareDriver()
     with SignerState(tmp_path / "state") as state:
-        core = SignerCore(driver, CHECKERS, state, ceremony=True)
+        core = SignerCore(SingleToken(driver), CHECKERS, state, ceremony=True)
         core.generate(CA_SPEC)
         driver.outage = TokenUnavailableError("the token is away")
         assert kinds(core.sign([crl(b"5")])) == [TokenUnavailableError]
     driver.outage = None
     with SignerState(tmp_path / "state") as state:
-        core = SignerCore(driver, CHECKERS, state)
+        core = SignerCore(SingleToken(driver), CHECKERS, state)
         outcomes = core.sign([crl(b"4"), crl(b"5 changed"), crl(b"5"), crl(b"6"), crl(b"5")])
         refused = StatementRefusedError
         assert kinds(outcomes) == [refused, refused, bytes, bytes, refused]
@@ -130,7 +132,9 @@ def test_what_is_no_next_number_is_not_signed(
     core: SignerCore, driver: RecordingDriver, state: SignerState, reference: str
 ) -> None:
     checkers = {Purpose.CRL: lambda *_: Checked(reference)}
-    assert kinds(SignerCore(driver, checkers, state).sign([crl(b"x")])) == [StatementRefusedError]
+    assert kinds(SignerCore(SingleToken(driver), checkers, state).sign([crl(b"x")])) == [
+        StatementRefusedError
+    ]
     assert state.crl_numbers() == ()
     assert state.journal.counter == 0
 
@@ -182,7 +186,7 @@ def test_health_tells_what_is_wrong(core: SignerCore, driver: RecordingDriver) -
 def test_a_swapped_token_is_not_ready(state: SignerState, core: SignerCore) -> None:
     other = SoftwareDriver()
     other.generate(CA, "ECDSA-P256")
-    health = SignerCore(other, CHECKERS, state).health()
+    health = SignerCore(SingleToken(other), CHECKERS, state).health()
     assert not health.ready
     assert "'ca' is not the one that the ceremony made" in health.detail
 
@@ -213,7 +217,7 @@ def test_a_key_without_a_record_is_not_adopted(
 
 
 def test_purposes_without_a_checker_are_not_promised(state: SignerState) -> None:
-    core = SignerCore(SoftwareDriver(), {}, state, ceremony=True)
+    core = SignerCore(SingleToken(SoftwareDriver()), {}, state, ceremony=True)
     with pytest.raises(StatementRefusedError, match="cannot check"):
         core.generate(CA_SPEC)
 
@@ -221,7 +225,7 @@ def test_purposes_without_a_checker_are_not_promised(state: SignerState) -> None
 def test_records_are_signed_by_only_with_their_checker(
     core: SignerCore, driver: RecordingDriver, state: SignerState
 ) -> None:
-    later = SignerCore(driver, {}, state)
+    later = SignerCore(SingleToken(driver), {}, state)
     assert kinds(later.sign([certificate()])) == [UnsupportedError]
     with pytest.raises(UnsupportedError, match="ceremony"):
         later.generate(LOG_SPEC)
@@ -230,7 +234,7 @@ def test_records_are_signed_by_only_with_their_checker(
 def test_outside_ceremonies_no_epoch_begins(
     core: SignerCore, driver: RecordingDriver, state: SignerState
 ) -> None:
-    service = SignerCore(driver, CHECKERS, state)
+    service = SignerCore(SingleToken(driver), CHECKERS, state)
     assert kinds(service.sign([checkpoint(1)])) == [UnsupportedError]
     assert kinds(core.sign([checkpoint(1)])) == [bytes]
     second = checkpoint(1, origin="example.org/log/2")
@@ -245,7 +249,7 @@ def test_what_is_reserved_to_ceremonies_is_signed_there_only(
     core.generate(root)
     batch = [Statement(root.label, purpose, b"1") for purpose in root.purposes]
     assert kinds(core.sign(batch)) == [bytes, bytes]
-    service = SignerCore(driver, CHECKERS, state)
+    service = SignerCore(SingleToken(driver), CHECKERS, state)
     assert kinds(service.sign(batch)) == [UnsupportedError, bytes]
     odd = replace(root, label=KeyLabel("odd"), ceremony_only=(Purpose.CHECKPOINT,))
     with pytest.raises(StatementRefusedError, match="reserved"):
@@ -264,7 +268,7 @@ def test_a_checker_that_answers_nonsense_accepts_nothing(
     core: SignerCore, driver: RecordingDriver, state: SignerState, answer: Checked
 ) -> None:
     checkers = {Purpose.CHECKPOINT: lambda *_: answer}
-    careless = SignerCore(driver, checkers, state, ceremony=True)
+    careless = SignerCore(SingleToken(driver), checkers, state, ceremony=True)
     assert kinds(careless.sign([checkpoint(1)])) == [StatementRefusedError]
     assert state.heads() == ()
     assert state.journal.counter == 0
@@ -279,7 +283,7 @@ def test_a_slow_token_lets_others_ask_between_signatures(
     core: SignerCore, driver: RecordingDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All is journalled before the first pause, and nothing more is while others ask."""
-    monkeypatch.setattr(core_module, "SLICE_SECONDS", 0)
+    monkeypatch.setattr(tokens_module, "SLICE_SECONDS", 0)
     work = core.signing([certificate(b"1"), checkpoint(5), certificate(b"bad"), certificate(b"2")])
     for signed in range(3):
         next(work)
@@ -317,7 +321,7 @@ def test_signed_heads_only_ever_grow(
     signed: list[tuple[int, bytes]] = []
     for batch in batches:
         with SignerState(directory) as state:
-            core = SignerCore(driver, CHECKERS, state, ceremony=True)
+            core = SignerCore(SingleToken(driver), CHECKERS, state, ceremony=True)
             if not core.keys():
                 core.generate(LOG_SPEC)
             outcomes = core.sign([checkpoint(size, root) for size, root in batch])

@@ -13,6 +13,7 @@ from hsm_drivers.ports import KeyLabel, KeyRate, Purpose, Statement
 from hsm_drivers.rates import HOUR, Rates
 from hsm_drivers.software import SoftwareDriver
 from hsm_drivers.state import SignerState
+from hsm_drivers.tokens import SingleToken
 from tests.support.signer import CA, CA_SPEC, CHECKERS, LOG_SPEC, certificate, checkpoint, crl
 
 NOW = 1_767_225_600
@@ -124,7 +125,9 @@ def test_the_signer_refuses_beyond_the_rate(tmp_path: Path) -> None:
     """What is refused is not journalled; lists and heads of the same batch are signed."""
     with SignerState(tmp_path / "state") as state:
         rates = Rates({Purpose.CERTIFICATE: 3, Purpose.CRL: 3_600})
-        core = SignerCore(SoftwareDriver(), CHECKERS, state, ceremony=True, rates=rates)
+        core = SignerCore(
+            SingleToken(SoftwareDriver()), CHECKERS, state, ceremony=True, rates=rates
+        )
         core.generate(CA_SPEC)
         core.generate(LOG_SPEC)
         before = int(time.time())
@@ -138,7 +141,9 @@ def test_the_signer_refuses_beyond_the_rate(tmp_path: Path) -> None:
         found = core.health().rates[0]
         assert (found.key, found.per_hour, found.left, found.refused) == (CA, 3, 0, 2)
         since = state.journal.signed_since(before)
-        again = SignerCore(SoftwareDriver(), CHECKERS, state, rates=Rates(LIMITS, since))
+        again = SignerCore(
+            SingleToken(SoftwareDriver()), CHECKERS, state, rates=Rates(LIMITS, since)
+        )
         assert since[CA, Purpose.CERTIFICATE] == 3
         again.sign([certificate(b"x")])
         assert again.health().rates[0].left == 56

@@ -25,6 +25,7 @@ from hsm_drivers.ports import KeyLabel, Purpose, Statement
 from hsm_drivers.rates import Rates
 from hsm_drivers.software import SoftwareDriver
 from hsm_drivers.state import SignerState
+from hsm_drivers.tokens import SingleToken
 from kms.services.checkpoint_checker import check_checkpoint
 from kms.tlog.checkpoint import parse_checkpoint
 from kms.tlog.errors import FormatError
@@ -34,7 +35,9 @@ NOW = datetime(2026, 11, 22, 1, 2, 3, tzinfo=UTC)
 
 
 def made(state: SignerState, driver: SoftwareDriver, rates: Rates | None = None) -> SignerCore:
-    core = SignerCore(driver, CHECKERS, state, ceremony=True, now=lambda: NOW, rates=rates)
+    core = SignerCore(
+        SingleToken(driver), CHECKERS, state, ceremony=True, now=lambda: NOW, rates=rates
+    )
     core.generate(CA_SPEC)
     core.generate(LOG_SPEC)
     return core
@@ -68,7 +71,7 @@ def test_after_a_restart_it_is_the_same(tmp_path: Path) -> None:
         core.sign([certificate(b"%d" % number) for number in range(10)])
         before = core.seal_journal(LOG)
     with SignerState(tmp_path / "state") as state:
-        again = SignerCore(driver, CHECKERS, state, now=lambda: NOW).seal_journal(LOG)
+        again = SignerCore(SingleToken(driver), CHECKERS, state, now=lambda: NOW).seal_journal(LOG)
     assert again == before
 
 
@@ -80,7 +83,10 @@ def test_a_seal_is_no_checkpoint(tmp_path: Path) -> None:
         with pytest.raises(FormatError):
             parse_checkpoint(text)
         core = SignerCore(
-            SoftwareDriver(), {Purpose.CHECKPOINT: check_checkpoint}, state, ceremony=True
+            SingleToken(SoftwareDriver()),
+            {Purpose.CHECKPOINT: check_checkpoint},
+            state,
+            ceremony=True,
         )
         outcomes = core.sign([Statement(LOG, Purpose.CHECKPOINT, text)])
         assert isinstance(outcomes[0], StatementRefusedError), "no worker has its own seal signed"

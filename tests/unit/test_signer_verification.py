@@ -13,6 +13,7 @@ from hsm_drivers.errors import HsmError, TokenFailureError, UnsupportedError
 from hsm_drivers.ports import KeyLabel, Purpose, Statement
 from hsm_drivers.software import SoftwareDriver
 from hsm_drivers.state import SignerState
+from hsm_drivers.tokens import SingleToken
 from tests.support.signer import (
     CA,
     CA_SPEC,
@@ -49,7 +50,7 @@ def driver() -> FlippingDriver:
 @pytest.fixture
 def core(driver: FlippingDriver, tmp_path: Path) -> Iterator[SignerCore]:
     with SignerState(tmp_path / "state") as state:
-        made = SignerCore(driver, CHECKERS, state, ceremony=True)
+        made = SignerCore(SingleToken(driver), CHECKERS, state, ceremony=True)
         for spec in (CA_SPEC, LOG_SPEC, ROOT_SPEC):
             made.generate(spec)
         yield made

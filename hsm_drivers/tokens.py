@@ -1,0 +1,106 @@
+"""The signer's tokens: which there are, and calls spread over those that hold the key.
+
+`SingleToken` is the service with one token, opened in the signer itself.
+"""
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hsm_drivers.calls import SignCall, TokenCall, perform
+from hsm_drivers.errors import (
+    HsmError,
+    TokenFailureError,
+    TokenUnavailableError,
+    UnsupportedError,
+)
+from hsm_drivers.ports import Driver, KeyLabel
+
+SLICE_SECONDS = 0.1
+"""How long calls are made before something else may happen."""
+
+Performing = Generator[None, None, list[bytes | HsmError]]
+"""Calls being made, slice by slice; its value is the outcome of each, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A call, and the names of the tokens that can make it: any of them will do."""
+
+    places: tuple[str, ...]
+    call: TokenCall
+
+
+class Tokens(Protocol):
+    """The tokens by their names in the configuration; the service's own is called ""."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, the service's own first."""
+        ...
+
+    def driver(self, token: str) -> Driver:
+        """One token, for what concerns it alone: making, reading and destroying keys.
+
+        Raises:
+            UnsupportedError: The configuration has no such token.
+        """
+        ...
+
+    def perform(self, jobs: Sequence[Job]) -> Performing:
+        """Make the calls; a failed one never sinks the others."""
+        ...
+
+    def close(self) -> None:
+        """Let all tokens go."""
+        ...
+
+
+class SingleToken:
+    """One driver in this process, one call after the other."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As `Tokens.names`."""
+        return ("",)
+
+    def driver(self, token: str) -> Driver:
+        """As `Tokens.driver`."""
+        if token:
+            raise UnsupportedError(f"this service has no token called {token!r}")
+        return self._driver
+
+    def perform(self, jobs: Sequence[Job]) -> Performing:
+        """As `Tokens.perform`; what token or key fail at is not tried again for the rest."""
+        gone: TokenUnavailableError | None = None
+        broken: dict[KeyLabel, TokenFailureError] = {}
+        outcomes: list[bytes | HsmError] = []
+        pause = time.monotonic() + SLICE_SECONDS
+        for job in jobs:
+            failed = gone or broken.get(job.call.label)
+            if failed is not None:
+                outcomes.append(failed)
+                continue
+            if time.monotonic() >= pause:
+                yield
+                pause = time.monotonic() + SLICE_SECONDS
+            try:
+                outcomes.append(perform(self.driver(job.places[0]), job.call))
+            except TokenUnavailableError as error:
+                gone = error
+                outcomes.append(error)
+            except TokenFailureError as error:
+                if isinstance(job.call, SignCall):  # else the caller's bytes may be at fault
+                    broken[job.call.label] = error
+                outcomes.append(error)
+            except HsmError as error:
+                outcomes.append(error)
+        return outcomes
+
+    def close(self) -> None:
+        """As `Tokens.close`."""
+        self._driver.close()
