@@ -3,6 +3,7 @@
 HsmError
 ├── StatementRefusedError     will not be signed: the request is wrong, a retry is useless
 ├── KeyNotFoundError          no such key on this token
+├── BadCiphertextError        these bytes are not of this key, or were changed
 ├── UnsupportedError          the token or the signer's mode lacks the operation
 ├── PinRefusedError           wrong PIN; never tried again by itself, so the token is not locked
 ├── RateExceededError         the key has signed as much as it may in an hour; retry later
@@ -31,6 +32,12 @@ class KeyNotFoundError(HsmError):
     """The token holds no key under that label."""
 
     code = "key-not-found"
+
+
+class BadCiphertextError(HsmError):
+    """Ciphertext, associated data and key do not belong together; a retry is useless."""
+
+    code = "bad-ciphertext"
 
 
 class UnsupportedError(HsmError):
@@ -71,6 +78,7 @@ BY_CODE: dict[str, type[HsmError]] = {
         HsmError,
         StatementRefusedError,
         KeyNotFoundError,
+        BadCiphertextError,
         UnsupportedError,
         PinRefusedError,
         RateExceededError,

@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NewType, Protocol
+from typing import TYPE_CHECKING, Any, NewType, Protocol
 
 from hsm_drivers.errors import HsmError
 from policies.decisions import Protection
+
+if TYPE_CHECKING:
+    from hsm_drivers.operations import ServiceCall  # which stands on the names below
 
 KeyLabel = NewType("KeyLabel", str)
 """A key's name on its token and in its record, `[a-z0-9-]{1,64}`."""
@@ -566,5 +569,82 @@ class StatementSigner(Protocol):
 
         Raises:
             UnsupportedError: The signer is not in ceremony mode.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStatus:
+    """One token of the estate, as the signer sees it now.
+
+    Attributes:
+        name: In the configuration; empty for the service's own.
+        label: CKA_LABEL.
+        healthy: Whether calls go to it.
+        detail: Why not, or that it answers, as a sentence.
+        capabilities: What it can do.
+        algorithms: Registry names of what keys can be made on it.
+        processes: Token processes that serve it now; 0 where the signer holds it itself.
+    """
+
+    name: str
+    label: str
+    healthy: bool
+    detail: str
+    capabilities: frozenset[Capability]
+    algorithms: tuple[str, ...]
+    processes: int = 0
+
+
+class ServiceKeys(Protocol):
+    """The signer as the services see it that work with clients' keys."""
+
+    async def use(self, calls: Sequence["ServiceCall"]) -> list[tuple[bytes, ...] | HsmError]:
+        """Make a batch of calls; an answer or the error of that call each, in order.
+
+        Raises:
+            TokenUnavailableError: The signer could not be reached.
+        """
+        ...
+
+    async def generate(self, spec: KeySpec) -> KeyRecord:
+        """Make a service key and fix its record; in service, too."""
+        ...
+
+    async def keys(self) -> list[KeyRecord]:
+        """Records of all keys, without wrapped private keys."""
+        ...
+
+    async def tokens(self) -> list[TokenStatus]:
+        """The tokens of the estate, the service's own first."""
+        ...
+
+    async def narrow(self, label: KeyLabel, operations: Sequence[Operation]) -> None:
+        """Take operations from a key for good: only those named here remain.
+
+        Raises:
+            StatementRefusedError: One of them is not the key's now.
+        """
+        ...
+
+    async def schedule_destruction(self, label: KeyLabel, at: datetime) -> None:
+        """Let a service key be destroyed from that moment on; not before the signer's own delay.
+
+        Raises:
+            StatementRefusedError: Too early, or not a service key.
+        """
+        ...
+
+    async def cancel_destruction(self, label: KeyLabel) -> None:
+        """Undo `schedule_destruction`."""
+        ...
+
+    async def destroy(self, label: KeyLabel) -> tuple[str, ...]:
+        """Destroy a key that is due on every token that holds it, and look that it is gone.
+
+        Answers the tokens' names. Asking again for a key that is gone answers the same.
+
+        Raises:
+            StatementRefusedError: It is not scheduled, or not due by the signer's clock.
         """
         ...
