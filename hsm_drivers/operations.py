@@ -38,7 +38,7 @@ class MakeMac(_ServiceCall, frozen=True, tag="mac"):
 
 
 class VerifyMac(_ServiceCall, frozen=True, tag="verify-mac"):
-    """Answers `b"\\x01"` for the right MAC and `b""` for any other."""
+    """Answers one byte, 1, for the right MAC and no byte for any other."""
 
     message: bytes
     mac: bytes
