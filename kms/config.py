@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -43,10 +43,11 @@ class Environment(BaseSettings):
     )
 
 
-def credential_pin_file() -> Path | None:
-    """`$CREDENTIALS_DIRECTORY/kms-pin` (systemd's LoadCredential), if it is there."""
+def credential_pin_file(token: str = "") -> Path | None:
+    """`$CREDENTIALS_DIRECTORY/kms-pin[-<token>]` (systemd's LoadCredential), if it is there."""
     directory = Environment().credentials_directory
-    path = directory / "kms-pin" if directory is not None else None
+    name = f"kms-pin-{token}" if token else "kms-pin"
+    path = directory / name if directory is not None else None
     return path if path is not None and path.is_file() else None
 
 
@@ -127,12 +128,14 @@ def _sentence(kind: str, location: tuple[int | str, ...], message: str) -> str:
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Settings
+    model: Any = Settings
     for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
+        if get_origin(model) is dict:  # a table of tables: any name leads to one of them
+            model = get_args(model)[1]
+        elif isinstance(model, type) and issubclass(model, BaseModel):
+            model = model.model_fields[str(part)].annotation
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return []
     return [name for name in model.model_fields if name not in GIVEN]
 
 

@@ -4,104 +4,31 @@ Pure values; `kms.config` reads them from `<home>/kms.toml`. `kms init` writes t
 stand here into the file it makes.
 """
 
-import os
-from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    model_validator,
+from pydantic import AfterValidator, Field, model_validator
+
+from kms.settings_kinds import (
+    Address,
+    BaseUrl,
+    HomePath,
+    Listener,
+    Section,
+    Text,
+    count,
+    no_password,
+    parse_address,
 )
+from kms.settings_tokens import MAIN, Token, refuse_misnamed, refuse_twice, shown
 
-from pki.names import is_location
+__all__ = ["CONFIG_NAME", "GIVEN", "MAIN", "Address", "Settings", "Token", "parse_address", "shown"]
 
 CONFIG_NAME = "kms.toml"
 GIVEN = ("path", "home")
 """Fields of `Settings` that follow from where the file lies and are no keys of it."""
 
 _NAME = r"[a-z0-9]([a-z0-9.-]{0,78}[a-z0-9])?"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a listener listens."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        """`host:port`, IPv6 hosts in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_address(value: object) -> Address:
-    """`127.0.0.1:8443` or `[::1]:8443`; names are refused, since a resolver could move a listener.
-
-    Raises:
-        ValueError: Any other form.
-    """
-    if isinstance(value, Address):
-        return value
-    host, separator, port = str(value).rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    try:
-        address = ip_address(host[1:-1] if bracketed else host)
-        number = int(port)
-    except ValueError:
-        address, number = None, 0
-    good_form = address is not None and bracketed == (address.version == 6)
-    if not (separator and good_form and port.isascii() and 0 < number <= 65535):
-        raise ValueError("write an IP address and a port, such as 127.0.0.1:8443 or [::1]:8443")
-    return Address(str(address), number)
-
-
-def _below_home(value: Path, info: ValidationInfo) -> Path:
-    home: Path = info.context["home"] if info.context else Path()
-    return Path(os.path.normpath(home / value))
-
-
-def _base_url(value: str) -> str:
-    parts = urlsplit(value)
-    plain = not (parts.query or parts.fragment or parts.username or parts.password)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
-        raise ValueError("write a plain http or https URL, such as http://pki.example.org")
-    value = value.rstrip("/")
-    if not is_location(f"{value}/pki/root.crl"):
-        raise ValueError(
-            "the host must be an IPv4 address or a full domain name in lower case, such as "
-            "http://pki.example.org: it goes into certificates (RFC 5280 4.2.1.6)"
-        )
-    return value
-
-
-Listener = Annotated[Address, BeforeValidator(parse_address)]
-HomePath = Annotated[Path, AfterValidator(_below_home)]
-BaseUrl = Annotated[str, Field(max_length=200), AfterValidator(_base_url)]
-Text = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-def _no_password(value: str) -> str:
-    if urlsplit(value).password is not None:
-        raise ValueError("no password here: use a .pgpass file or peer authentication")
-    return value
-
-
-def _count(default: int, low: int, high: int, description: str) -> Any:
-    return Field(default=default, ge=low, le=high, strict=True, description=description)
-
-
-class Section(BaseModel):
-    """A table of the file: frozen, and without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 class Listeners(Section):
@@ -133,14 +60,14 @@ class Tls(Section):
         max_length=32,
         description="DNS names and IP addresses that clients call the API by.",
     )
-    certificate_hours: int = _count(
+    certificate_hours: int = count(
         72,
         1,
         168,
         "Lifetime of the server certificate. Its key is a 0600 file, not on the token, so keep "
         "this short.",
     )
-    renew_before_hours: int = _count(
+    renew_before_hours: int = count(
         24, 1, 167, "How long before its end the server certificate is replaced."
     )
 
@@ -148,36 +75,9 @@ class Tls(Section):
 class Database(Section):
     """Where the ledger is kept."""
 
-    url: Annotated[Text, AfterValidator(_no_password)] | None = Field(
+    url: Annotated[Text, AfterValidator(no_password)] | None = Field(
         default=None,
         description="SQLAlchemy URL; default: SQLite in <home>/data. Never write a password here.",
-    )
-
-
-class Token(Section):
-    """The HSM: a PKCS#11 module and one of its tokens."""
-
-    module: HomePath = Field(
-        default=Path("/usr/lib/softhsm/libsofthsm2.so"),
-        description="PKCS#11 module. Only signer processes load it; it runs with their rights and "
-        "sees the PIN. SoftHSM2, the default, keeps keys in files: for development, not for duty.",
-    )
-    label: Text = Field(default="kms", description="CKA_LABEL of the token.")
-    pin_file: HomePath | None = Field(
-        default=None,
-        description="File with the user PIN, 0600. Whoever reads it and reaches the token can use "
-        "every key. Default: the credential `kms-pin` in $CREDENTIALS_DIRECTORY, --pin-fd, or a "
-        "prompt.",
-    )
-    directory: HomePath | None = Field(
-        default=None,
-        description="Directory of a token that is kept in files (SoftHSM2); given to the signer's "
-        "user when processes run under users of their own.",
-    )
-    environment: dict[Text, str] = Field(
-        default_factory=dict,
-        description="Environment variables that the module wants, such as SOFTHSM2_CONF. Signers "
-        "get these and no others. Not for secrets.",
     )
 
 
@@ -190,10 +90,10 @@ class Signer(Section):
         "<home>-signer. It must be outside the home and its backups, or a rolled-back database "
         "could not be told from a good one.",
     )
-    wedge_seconds: int = _count(
+    wedge_seconds: int = count(
         10, 2, 600, "A signer that does not answer for so long is killed and started again."
     )
-    certificates_per_hour: int = _count(
+    certificates_per_hour: int = count(
         1_000_000,
         60,
         1_000_000_000,
@@ -201,13 +101,13 @@ class Signer(Section):
         "the signer refuses more. It bounds what a worker that was taken over gets signed: set it "
         "to a few times your busiest hour.",
     )
-    crls_per_hour: int = _count(
+    crls_per_hour: int = count(
         36_000,
         3_600,
         1_000_000_000,
         "The same for its CRLs, counted apart: no flood of certificates holds up a revocation.",
     )
-    checkpoints_per_hour: int = _count(
+    checkpoints_per_hour: int = count(
         36_000_000,
         3_600,
         1_000_000_000,
@@ -232,32 +132,32 @@ class Users(Section):
 class Limits(Section):
     """Bounds on what a client can ask for, and times."""
 
-    max_body_bytes: int = _count(8 << 20, 1 << 10, 64 << 20, "Largest request body.")
-    batch_items: int = _count(1000, 1, 1000, "Most items in a batch call.")
-    concurrency: int = _count(
+    max_body_bytes: int = count(8 << 20, 1 << 10, 64 << 20, "Largest request body.")
+    batch_items: int = count(1000, 1, 1000, "Most items in a batch call.")
+    concurrency: int = count(
         256,
         1,
         10_000,
         "Requests that the public listener serves at a time; more are answered 503 with "
         "Retry-After. [admission] has the API's.",
     )
-    enrolment_seconds: int = _count(
+    enrolment_seconds: int = count(
         600, 10, 86_400, "How long a device may take for its proofs: the life of a challenge."
     )
-    idempotency_days: int = _count(
+    idempotency_days: int = count(
         7, 7, 365, "How long answers are kept for repeated calls; they hold personal data."
     )
-    crl_interval_seconds: int = _count(
+    crl_interval_seconds: int = count(
         3600, 10, 604_800, "A new CRL at least this often, besides one after every revocation."
     )
-    crl_validity_seconds: int = _count(
+    crl_validity_seconds: int = count(
         86_400,
         60,
         604_800,
         "Distance from thisUpdate to nextUpdate: how long a verifier that is cut off may trust "
         "an old CRL.",
     )
-    drain_seconds: int = _count(
+    drain_seconds: int = count(
         30, 1, 600, "How long accepted requests may take to finish when the service stops."
     )
 
@@ -268,32 +168,32 @@ class Admission(Section):
     More places carry higher peaks over and make answers later; they make nothing faster.
     """
 
-    revocations: int = _count(
+    revocations: int = count(
         16, 1, 1000, "Revocations, disablings and CRLs served at a time, before all other work."
     )
-    revocations_waiting: int = _count(496, 0, 10_000, "Such calls that may wait.")
-    administration: int = _count(
+    revocations_waiting: int = count(496, 0, 10_000, "Such calls that may wait.")
+    administration: int = count(
         4, 1, 1000, "Officers' other orders served at a time: principals, their certificates."
     )
-    administration_waiting: int = _count(60, 0, 10_000, "Such calls that may wait.")
-    enrolments: int = _count(64, 1, 1000, "Calls for one device served at a time.")
-    enrolments_waiting: int = _count(
+    administration_waiting: int = count(60, 0, 10_000, "Such calls that may wait.")
+    enrolments: int = count(64, 1, 1000, "Calls for one device served at a time.")
+    enrolments_waiting: int = count(
         192,
         0,
         10_000,
         "Such calls that may wait. With all places taken an answer takes about as "
         "many milliseconds as there are places, at 1,000 calls a second.",
     )
-    batches: int = _count(
+    batches: int = count(
         4, 1, 1000, "Batch calls served at a time. Each may hold limits.max_body_bytes of memory."
     )
-    batches_waiting: int = _count(12, 0, 10_000, "Such calls that may wait, their bodies read.")
-    readings: int = _count(32, 1, 1000, "Reading calls of the API served at a time.")
-    readings_waiting: int = _count(96, 0, 10_000, "Such calls that may wait.")
-    wait_seconds: int = _count(
+    batches_waiting: int = count(12, 0, 10_000, "Such calls that may wait, their bodies read.")
+    readings: int = count(32, 1, 1000, "Reading calls of the API served at a time.")
+    readings_waiting: int = count(96, 0, 10_000, "Such calls that may wait.")
+    wait_seconds: int = count(
         2, 1, 600, "How long a call for one device, or a reading one, may wait for its turn."
     )
-    long_wait_seconds: int = _count(10, 1, 600, "How long all others may.")
+    long_wait_seconds: int = count(10, 1, 600, "How long all others may.")
 
 
 class WeakKeys(Section):
@@ -328,6 +228,13 @@ class Settings(Section):
     tls: Tls = Tls()
     database: Database = Database()
     token: Token = Token()
+    tokens: dict[str, Token] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="Further tokens: tables [tokens.<name>] with the keys of [token], the name of "
+        "1 to 32 letters a-z, digits and hyphens. Keys remember it: never give it to another "
+        "token.",
+    )
     signer: Signer = Signer()
     users: Users = Users()
     limits: Limits = Limits()
@@ -336,6 +243,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
+        refuse_misnamed(self.tokens)
+        refuse_twice(self.estate)
         if self.signer_state.is_relative_to(self.home):
             raise ValueError("signer.state must be outside the home, as <home>-signer is")
         if self.tls.renew_before_hours >= self.tls.certificate_hours:
@@ -345,6 +254,16 @@ class Settings(Section):
                 "limits.crl_interval_seconds must be less than limits.crl_validity_seconds"
             )
         return self
+
+    @property
+    def estate(self) -> dict[str, Token]:
+        """All tokens by name; the service's own, whose name is empty, first."""
+        return {"": self.token, **self.tokens}
+
+    @property
+    def pooled(self) -> bool:
+        """Whether tokens have processes of their own; else the signer opens the only one."""
+        return bool(self.tokens) or self.token.apart
 
     @property
     def policy_path(self) -> Path | None:
@@ -380,6 +299,16 @@ class Settings(Section):
     def signer_socket(self) -> Path:
         """Unix socket on which the signer answers."""
         return self.run_dir / "signer.sock"
+
+    @property
+    def tokens_dir(self) -> Path:
+        """Sockets of the token processes; the signer's alone."""
+        return self.run_dir / "tokens"
+
+    def token_sockets(self, name: str) -> list[Path]:
+        """Of each process of the token."""
+        count = self.estate[name].signers
+        return [self.tokens_dir / f"{shown(name)}-{number}.sock" for number in range(1, count + 1)]
 
     @property
     def signer_state(self) -> Path:

@@ -86,6 +86,25 @@ def test_relative_paths_start_at_the_home():
         ({"signer": {"state": "signer"}}, "signer.state", "outside the home"),
         ({"signer": {"state": "../kms/x/.."}}, "signer.state", "outside the home"),
         ({"database": {"url": "postgresql://kms:hunter2@db/kms"}}, "database.url", "pgpass"),
+        ({"tokens": {"main": {}}}, "tokens.main", "[token]"),
+        ({"tokens": {"Safe": {"label": "b"}}}, "tokens.Safe", "a-z"),
+        ({"tokens": {"x" * 33: {"label": "b"}}}, "tokens.x", "32"),
+        ({"tokens": {"safe": {"labl": "b"}}}, "tokens.safe.labl: unknown key", "label"),
+        ({"tokens": {"safe": {"label": "b", "pin": "hunter2"}}}, "tokens.safe.pin", "pin_file"),
+        ({"tokens": {"safe": {}}}, "tokens main and safe are the same", "serial"),
+        ({"tokens": {"a": {"label": "b"}, "c": {"label": "b"}}}, "a and c are the same", "label"),
+        (
+            {
+                "token": {"directory": "token"},
+                "tokens": {"a": {"label": "b", "directory": "../kms/token"}},
+            },
+            "main and a",
+            "its own",
+        ),
+        ({"token": {"signers": 65}}, "token.signers", "64"),
+        ({"token": {"signers": 0}}, "token.signers", "1"),
+        ({"token": {"call_seconds": 0}}, "token.call_seconds", "1"),
+        ({"tokens": {f"t{n}": {"label": f"{n}"} for n in range(33)}}, "tokens", "32"),
     ],
 )
 def test_mistakes_are_named_with_a_remedy(values: dict[str, Any], key: str, hint: str):
@@ -96,6 +115,24 @@ def test_mistakes_are_named_with_a_remedy(values: dict[str, Any], key: str, hint
     assert key in message
     assert hint in message
     assert "hunter2" not in message, "values may be misplaced secrets"
+
+
+def test_the_estate_has_the_own_token_first():
+    settings = make(tokens={"safe": {"label": "b", "signers": 2, "chroot": "sid"}})
+    assert list(settings.estate) == ["", "safe"]
+    assert settings.estate["safe"].chroot == HOME / "sid"
+    assert settings.token_sockets("safe") == [
+        HOME / "run/tokens/safe-1.sock",
+        HOME / "run/tokens/safe-2.sock",
+    ]
+    assert settings.token_sockets("") == [HOME / "run/tokens/main-1.sock"]
+
+
+def test_one_token_and_one_process_are_no_pool():
+    assert not make().pooled
+    assert make(token={"signers": 2}).pooled
+    assert make(token={"chroot": "/sid"}).pooled
+    assert make(tokens={"safe": {"label": "b"}}).pooled
 
 
 def test_every_fault_is_reported_at_once():
@@ -224,6 +261,9 @@ def test_the_pin_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert credential_pin_file() is None
     (tmp_path / "kms-pin").write_text("1234")
     assert credential_pin_file() == tmp_path / "kms-pin"
+    assert credential_pin_file("safe") is None
+    (tmp_path / "kms-pin-safe").write_text("5678\n")
+    assert credential_pin_file("safe") == tmp_path / "kms-pin-safe"
 
 
 def test_children_inherit_no_more_than_they_need(monkeypatch: pytest.MonkeyPatch):
