@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NewType, Protocol
 
 from hsm_drivers.errors import HsmError
+from policies import key_life
 from policies.decisions import Protection
 
 if TYPE_CHECKING:
@@ -35,21 +36,8 @@ class Capability(StrEnum):
     TRANSFER = "transfer"
 
 
-class Operation(StrEnum):
-    """What a service key does for those whom the service lets use it; its record says which.
-
-    The first five protect (SP 800-57 part 1, 5.3: originator usage), the others undo and check.
-    """
-
-    SIGN = "sign"
-    MAC = "mac"
-    ENCRYPT = "encrypt"
-    WRAP = "wrap"
-    DATA_KEY = "data-key"
-    VERIFY_MAC = "verify-mac"
-    DECRYPT = "decrypt"
-    UNWRAP = "unwrap"
-    DECAPSULATE = "decapsulate"
+Operation = key_life.Operation
+"""What a service key does for those whom the service lets use it; its record says which."""
 
 
 class Purpose(StrEnum):
