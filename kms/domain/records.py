@@ -133,48 +133,6 @@ class Authority(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Key(Record):
-    """A named key of the organisation."""
-
-    KEY: ClassVar = ("tenant", "key")
-
-    tenant: TenantId
-    key: str
-    purpose: str
-    event: EventId
-
-
-@dataclass(frozen=True, slots=True)
-class KeyVersion(Record):
-    """One version of a key; `public_key` is SPKI DER."""
-
-    KEY: ClassVar = ("tenant", "key", "version")
-
-    tenant: TenantId
-    key: str
-    version: int
-    algorithm: str
-    protection: str
-    public_key: bytes
-    standing: Standing
-
-
-@dataclass(frozen=True, slots=True)
-class KeyReplica(Record):
-    """Where a key version lives; `attributes` as read back at generation."""
-
-    KEY: ClassVar = ("tenant", "key", "version", "token")
-
-    tenant: TenantId
-    key: str
-    version: int
-    token: str
-    label: str
-    key_id: str
-    attributes: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class User(Record):
     """A person of a tenant."""
 

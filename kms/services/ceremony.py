@@ -6,10 +6,9 @@ made but not yet recorded is found by its label.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from hsm_drivers.ports import KeyLabel, KeyRecord, KeySpec, Purpose, StatementSigner
+from kms.domain.key_records import Key
 from kms.domain.records import (
     SYSTEM_TENANT,
     Authority,
@@ -24,16 +24,13 @@ from kms.domain.records import (
     CertificateStatus,
     Epoch,
     Event,
-    EventId,
-    Key,
-    KeyReplica,
-    KeyVersion,
     LogId,
     PolicyVersion,
     Serial,
     Standing,
     Tenant,
 )
+from kms.services.ceremony_keys import key_changes, key_detail
 from kms.services.ceremony_plan import AuthorityPlan, Plan
 from kms.services.checkpoint_checker import log_constraints
 from kms.services.core import ROOT, Core, sign_all
@@ -106,9 +103,9 @@ class Ceremony:
         head = self._core.ledger.head()
         if head is None or head.size == 0:
             record = await self._key_record(KeyLabel(self._plan.log_label))
-            detail = {**_key_detail(record), "vkey": epoch.vkey}
+            detail = {**key_detail(record), "vkey": epoch.vkey}
             event = self._draft(EventType.LOG_OPENED, detail=detail)
-            await self._commit(_key_changes(record, "log", event.event), event)
+            await self._commit(key_changes(self._core, record, "log", event), event)
             self._progress(f"log {epoch.origin} opened by its own key's birth")
         for officer in self._officers:
             await self._step("officer-present", officer)
@@ -168,8 +165,9 @@ class Ceremony:
                 )
             )
         if self._core.ledger.get(Key, SYSTEM_TENANT, str(label)) is None:
-            event = self._draft(EventType.KEY_GENERATED, detail=_key_detail(record))
-            await self._commit(_key_changes(record, "authority", event.event), event)
+            event = self._draft(EventType.KEY_GENERATED, detail=key_detail(record))
+            changes = key_changes(self._core, record, "authority", event)
+            await self._commit(changes, event)
             self._progress(f"key {label} ({item.algorithm}) born on token {record.token}")
         return record
 
@@ -353,47 +351,6 @@ def log_vkey(origin: str, record: KeyRecord) -> str:
     if not isinstance(public, Ed25519PublicKey):
         raise KmsError("a log key is an Ed25519 key")
     return vkey(origin, public.public_bytes_raw())
-
-
-def _key_detail(record: KeyRecord) -> dict[str, Any]:
-    return {
-        "label": record.label,
-        "algorithm": record.algorithm,
-        "purposes": [purpose.value for purpose in record.purposes],
-        "protection": record.protection.value,
-        "public_key_sha256": hashlib.sha256(record.public_key).hexdigest(),
-        "attributes": asdict(record.attributes),
-    }
-
-
-def _key_changes(record: KeyRecord, purpose: str, event: EventId) -> list[Change]:
-    """A key, its first version, and where that version lives."""
-    tenant, name = SYSTEM_TENANT, str(record.label)
-    return [
-        Insert(Key(tenant, name, purpose, event)),
-        Insert(
-            KeyVersion(
-                tenant=tenant,
-                key=name,
-                version=1,
-                algorithm=record.algorithm,
-                protection=record.protection.value,
-                public_key=record.public_key,
-                standing=Standing.ACTIVE,
-            )
-        ),
-        Insert(
-            KeyReplica(
-                tenant=tenant,
-                key=name,
-                version=1,
-                token=record.token,
-                label=name,
-                key_id=record.key_id,
-                attributes=asdict(record.attributes),
-            )
-        ),
-    ]
 
 
 def _authority_certificate(

@@ -20,6 +20,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from kms.domain.key_records import (
+    Key,
+    KeyPermission,
+    KeyReplica,
+    KeyReservation,
+    KeyVersion,
+)
 from kms.domain.records import (
     Authority,
     Certificate,
@@ -32,9 +39,6 @@ from kms.domain.records import (
     EventOpenings,
     Fingerprint,
     Idempotent,
-    Key,
-    KeyReplica,
-    KeyVersion,
     PolicyVersion,
     Principal,
     Record,
@@ -89,9 +93,11 @@ TABLES: dict[type[Record], Table] = {
     Tenant: _table("tenants", Tenant),
     Principal: _table("principals", Principal, ("uri",)),
     Authority: _table("authorities", Authority),
-    Key: _table("keys", Key),
+    Key: _table("keys", Key, ("due",), ("key_id",)),
     KeyVersion: _table("key_versions", KeyVersion),
     KeyReplica: _table("key_replicas", KeyReplica),
+    KeyPermission: _table("key_permissions", KeyPermission, ("tenant", "principal")),
+    KeyReservation: _table("key_reservations", KeyReservation, ("expires",)),
     User: _table("users", User, rowid=False),
     Device: _table("devices", Device, ("tenant", "user")),
     Certificate: _table(

@@ -174,7 +174,7 @@ def test_killed_while_the_schema_is_made(tmp_path: Path):
     assert process.returncode == -signal.SIGKILL
     assert current(url) is None
     migrate(url)
-    assert current(url) == "0001"
+    assert current(url) == "0002"
 
 
 def damage_page(path: Path, table: str) -> None:

@@ -387,7 +387,7 @@ def test_work_does_not_grow_with_the_tenant(
 def test_the_schema_is_what_the_tables_say(tmp_path: Path):
     url = f"sqlite:///{tmp_path}/kms.db"
     migrate(url, create=True)
-    assert current(url) == "0001"
+    assert current(url) == "0002"
     assert check(url) == []
     migrate(url)
     with sqlite3.connect(tmp_path / "kms.db") as connection:
@@ -406,11 +406,11 @@ def test_the_next_migration_is_drafted_with_the_rules(tmp_path: Path):
         connection.execute("DROP INDEX ix_certificates_serial")
     connection.close()
     path = draft_migration(url, "find by serial", tmp_path)
-    assert path.name == "0002_find_by_serial.py"
+    assert path.name == "0003_find_by_serial.py"
     text = path.read_text()
     compile(text, str(path), "exec")
     assert "lock_timeout" in text
-    assert "down_revision = '0001'" in text
+    assert "down_revision = '0002'" in text
     assert "op.create_index" in text
 
 
@@ -440,7 +440,7 @@ def test_only_founding_makes_a_database(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
     migrate(url, create=True)
     migrate(url, create=True)
-    assert current(url) == "0001"
+    assert current(url) == "0002"
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -508,7 +508,7 @@ def test_migrations_are_part_of_the_installed_package(tmp_path: Path):
         [sys.executable, "-c", script],
         cwd=tmp_path, env={"PYTHONPATH": str(built)}, check=True, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.stdout.split() == [str(built / "kms/storage/migrate.py"), "0001", "[]"]
+    assert done.stdout.split() == [str(built / "kms/storage/migrate.py"), "0002", "[]"]
     assert (built / "kms/storage/migrations/script.py.mako").exists()
 
 

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kms.domain import records
+from kms.domain import key_records, records
 from kms.domain.records import Record, Tenant
 from kms.storage.mapping import shape_of
 from kms.storage.tables import METADATA, TABLES
 
 KINDS = [
     item
-    for _, item in sorted(vars(records).items())
+    for _, item in sorted({**vars(records), **vars(key_records)}.items())
     if isinstance(item, type) and issubclass(item, Record) and item is not Record
 ]
 JSON = st.recursive(
