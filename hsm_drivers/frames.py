@@ -5,14 +5,22 @@ client numbers its requests as it likes; the answer carries the number back. Bot
 unknown fields, wrong types and anything larger than the limits here, by closing the connection.
 """
 
-import struct
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from hsm_drivers.errors import BY_CODE, HsmError
+from hsm_drivers.framing import (
+    HEADER,
+    MAX_FRAME,
+    FrameBuffer,
+    FrameError,
+    checked_size,
+    decode,
+    encode,
+)
 from hsm_drivers.journal import MAX_BATCH
 from hsm_drivers.ports import (
     JournalEntry,
@@ -25,18 +33,13 @@ from hsm_drivers.ports import (
     Statement,
 )
 
-MAX_FRAME = 8 * 1024 * 1024
-"""Bytes; a full CRL of a hundred thousand entries fits."""
+__all__ = ["HEADER", "MAX_FRAME", "FrameBuffer", "FrameError", "checked_size", "encode"]
+
 MAX_PAGE = 10_000
 """Most journal entries in one answer."""
 
-HEADER = struct.Struct(">I")
 _OVERHEAD = 256
 """Bytes of a statement on the wire besides message and evidence, at most."""
-
-
-class FrameError(Exception):
-    """Bytes that are no frame, or a message too large for one."""
 
 
 class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -164,34 +167,8 @@ Answer = (
     | JournalSealed
 )
 
-_encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
-_M = TypeVar("_M")
-
-
-def encode(message: Request | Answer) -> bytes:
-    """A message as a whole frame.
-
-    Raises:
-        FrameError: It would be larger than MAX_FRAME, or holds what MessagePack has no form for.
-    """
-    try:
-        body = _encoder.encode(message)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise FrameError(f"the message has no form on the wire: {error}") from error
-    return HEADER.pack(checked_size(len(body))) + body
-
-
-def checked_size(size: int) -> int:
-    """The size, if a frame may have it.
-
-    Raises:
-        FrameError: It may not.
-    """
-    if size > MAX_FRAME:
-        raise FrameError(f"a frame has at most {MAX_FRAME} bytes, not {size}")
-    return size
 
 
 def decode_request(body: bytes) -> Request:
@@ -200,7 +177,7 @@ def decode_request(body: bytes) -> Request:
     Raises:
         FrameError: It is none.
     """
-    return _decode(_requests, body)
+    return decode(_requests, body)
 
 
 def decode_answer(body: bytes) -> Answer:
@@ -209,40 +186,7 @@ def decode_answer(body: bytes) -> Answer:
     Raises:
         FrameError: It is none.
     """
-    return _decode(_answers, body)
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[_M], body: bytes) -> _M:
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FrameError(f"not a message of this protocol: {error}") from error
-
-
-class FrameBuffer:
-    """Bytes as they come in, frames as they are complete."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-
-    def feed(self, data: bytes) -> None:
-        """Add what was received."""
-        self._bytes += data
-
-    def next(self) -> bytes | None:
-        """Body of the next whole frame, or None until there is one.
-
-        Raises:
-            FrameError: Its header claims more than a frame may have.
-        """
-        if len(self._bytes) < HEADER.size:
-            return None
-        end = HEADER.size + checked_size(HEADER.unpack_from(self._bytes)[0])
-        if len(self._bytes) < end:
-            return None
-        body = bytes(memoryview(self._bytes)[HEADER.size : end])
-        del self._bytes[:end]
-        return body
+    return decode(_answers, body)
 
 
 def parts(statements: Sequence[Statement]) -> Iterator[list[StatementFrame]]:
