@@ -33,6 +33,7 @@ class Use(StrEnum):
     INFRASTRUCTURE = "infrastructure"
     AUTHORITY = "authority"
     LOG = "log"
+    BACKUP = "backup"
 
 
 class Verdict(StrEnum):

@@ -3,7 +3,7 @@
 A file has `name`, `version` and a list of `[[rule]]` tables:
 
     id                        names the rule in decisions and events
-    use                       slot, infrastructure, authority or log
+    use                       slot, infrastructure, authority, log or backup
     slot                      name of the bundle slot; only with use = "slot", and then required
     algorithms                registry names
     kind                      instead of names: all of one kind (signature, kem, hash, wrap),
