@@ -17,12 +17,11 @@ import errno
 import logging
 import math
 import selectors
-import signal
 import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
@@ -33,6 +32,7 @@ from hsm_drivers.errors import HsmError, UnsupportedError
 from hsm_drivers.ports import KeySpec, Purpose, Statement, StatementChecker
 from hsm_drivers.rates import Rates
 from hsm_drivers.state import SignerState
+from hsm_drivers.stopping import stop_signals
 from hsm_drivers.tokens import Tokens
 
 _log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def serve(
         now: Clock, as `SignerCore` has it.
     """
     core = SignerCore(tokens, checkers, state, ceremony=ceremony, now=now, rates=rates)
-    with _stop_signals() as stop:
+    with stop_signals() as stop:
         _Server(core, listener, stop, allowed_uids).run()
 
 
@@ -139,25 +139,6 @@ def carry_out(core: SignerCore, order: Order) -> Generator[None, None, frames.An
             for outcome in outcomes
         ],
     )
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[socket.socket]:
-    """A socket that becomes readable when the process is told to stop."""
-    readable, writable = socket.socketpair()
-    readable.setblocking(False)
-    writable.setblocking(False)
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: None) for number in numbers]
-    wakeup = signal.set_wakeup_fd(writable.fileno(), warn_on_full_buffer=False)
-    try:
-        yield readable
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-        readable.close()
-        writable.close()
 
 
 class _Connection:
