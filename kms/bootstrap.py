@@ -21,6 +21,7 @@ import structlog
 
 from hsm_drivers.client import SignerClient
 from hsm_drivers.errors import HsmError, PinRefusedError
+from hsm_drivers.hardening import HardeningError, harden
 from hsm_drivers.ports import KeyLabel, Purpose, StatementChecker, StatementSigner
 from kms.api.problems import describe
 from kms.config import ConfigError, load
@@ -28,7 +29,6 @@ from kms.domain.records import Epoch, Event
 from kms.logs import configure
 from kms.processes.accounts import refuse_foreign
 from kms.processes.children import EXIT_MISCONFIGURED, EXIT_PIN_REFUSED
-from kms.processes.hardening import HardeningError, harden
 from kms.processes.home import home_lock
 from kms.processes.pin import Pin
 from kms.processes.signer_process import temporary_signer

@@ -17,10 +17,10 @@ from time import monotonic, sleep
 
 import structlog
 
+from hsm_drivers.hardening import close_to_inspection, forbid_core_dumps
 from kms.config import ConfigError
 from kms.processes.accounts import Account, Separation, separate
 from kms.processes.children import EXIT_PIN_REFUSED, spawn
-from kms.processes.hardening import close_to_inspection, forbid_core_dumps
 from kms.processes.pin import Pin, PinError
 from kms.settings import Settings
 

@@ -23,9 +23,9 @@ from time import monotonic, sleep
 
 import structlog
 
+from hsm_drivers.hardening import harden
 from kms.processes.accounts import Separation, separate
 from kms.processes.children import Backoff, Child, ChildState, spawn
-from kms.processes.hardening import harden
 from kms.processes.home import HomeBusyError, home_lock
 from kms.processes.pin import Pin
 from kms.processes.signer_process import (

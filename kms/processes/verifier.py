@@ -22,7 +22,7 @@ from typing import BinaryIO
 import msgspec
 import structlog
 
-from kms.processes.hardening import harden
+from hsm_drivers.hardening import harden
 from kms.services.batching import Batcher
 from kms.services.verifying import InlineVerifier, SignatureCheck, refusal
 

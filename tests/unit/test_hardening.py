@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 HARDENED = """
 import ctypes, resource, sys
 from pathlib import Path
-from kms.processes.hardening import harden
+from hsm_drivers.hardening import harden
 harden(closed=sys.argv[1] == "closed")
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 print(status["NoNewPrivs"].strip(), *resource.getrlimit(resource.RLIMIT_CORE))

@@ -7,7 +7,9 @@ see docs/systemd.
 import ctypes
 import os
 import resource
+import signal
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -43,6 +45,17 @@ def close_to_inspection() -> None:
     A child that is exec'd begins open again: each process closes itself.
     """
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def die_with(parent: int) -> None:
+    """Be killed when the process `parent` dies; a change of user on the way here undid that.
+
+    Raises:
+        HardeningError: It is dead already, or not this one's parent.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise HardeningError(f"process {parent} is not the parent of this one any more")
 
 
 def _prctl(option: int, value: int) -> None:
