@@ -1,5 +1,10 @@
 """Algorithms that are taken where nobody names one; the policy still decides on each."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from policies.key_life import KeyPurpose
+
 LOG_KEY = "Ed25519"
 """The algorithm of C2SP log signatures, which the witness network demands; no plan changes it."""
 
@@ -12,3 +17,14 @@ CONTENT_WRAP = "AES-256-KW"
 
 RECOVERY_KEYS = ("MLKEM1024-P384", "MLKEM768-X25519")
 """Recovery keys of backups, the wanted one first: the first that the policy allows is made."""
+
+KEYS: Mapping[KeyPurpose, tuple[str, ...]] = MappingProxyType(
+    {
+        KeyPurpose.SIGNING: ("ECDSA-P256", "Ed25519", "ECDSA-P384", "ML-DSA-65", "ML-DSA-87"),
+        KeyPurpose.MAC: ("HMAC-SHA-256", "HMAC-SHA-512"),
+        KeyPurpose.ENCRYPTION: ("AES-256-GCM",),
+        KeyPurpose.WRAPPING: ("AES-256-KWP",),
+        KeyPurpose.KEM: ("MLKEM768-X25519", "MLKEM1024-P384", "MLKEM768-P256"),
+    }
+)
+"""Keys of clients by purpose: the first that the policy allows, and a token can hold, is made."""

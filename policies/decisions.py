@@ -34,6 +34,8 @@ class Use(StrEnum):
     AUTHORITY = "authority"
     LOG = "log"
     BACKUP = "backup"
+    KEY = "key"
+    KEM_SLOT = "kem-slot"
 
 
 class Verdict(StrEnum):
@@ -50,7 +52,8 @@ class Question:
 
     Attributes:
         use: What the key is wanted for.
-        slot: Name of the bundle slot, or None outside bundles.
+        slot: Name of the bundle slot; of a key or KEM slot of the organisation what it is for;
+            else None.
         algorithm: Registry name; an unknown one is refused, not an error.
         protection: Where the private key lives.
         at: The moment of use.
@@ -79,7 +82,8 @@ class Rule:
     Attributes:
         id: Names it in decisions and events.
         use: What it speaks of.
-        slot: Which slot, when `use` is `SLOT`; None otherwise.
+        slot: Which slot, when `use` is `SLOT`, and which purpose, when it is `KEY` or `KEM_SLOT`;
+            None otherwise, and for KEM slots of every purpose.
         algorithms: Registry names it speaks of; a loader resolves requirements to names.
         protections: Where keys may live for it to apply.
         refuses: Whether it forbids; a rule that forbids beats all that allow.
@@ -104,11 +108,15 @@ class Rule:
         """Whether it says anything on the question at that moment."""
         return (
             question.use is self.use
-            and question.slot == self.slot
+            and (question.slot == self.slot or self._general)
             and question.algorithm in self.algorithms
             and question.protection in self.protections
             and (self.starts is None or question.at >= _begin(self.starts))
         )
+
+    @property
+    def _general(self) -> bool:
+        return self.use is Use.KEM_SLOT and self.slot is None
 
     def verdict(self, question: Question) -> Verdict:
         """What it says on a question that it speaks of."""

@@ -256,7 +256,7 @@ def _after(moment: datetime, days: int) -> datetime | None:
 
 CRYPTOPERIODS: Mapping[KeyPurpose, Cryptoperiods] = MappingProxyType(
     {
-        KeyPurpose.SIGNING: Cryptoperiods(730, 3650),
+        KeyPurpose.SIGNING: Cryptoperiods(730, 1825),
         KeyPurpose.MAC: Cryptoperiods(730, 1825),
         KeyPurpose.ENCRYPTION: Cryptoperiods(730, 1825),
         KeyPurpose.WRAPPING: Cryptoperiods(730, 1825),
@@ -264,8 +264,8 @@ CRYPTOPERIODS: Mapping[KeyPurpose, Cryptoperiods] = MappingProxyType(
     }
 )
 """Where nothing else is asked for. SP 800-57 part 1, table 1: originator usage of up to two years
-(a private signature key one to three), recipient usage three years beyond; longer for signatures
-and archives, which are looked at again years later.
+(a private signature key one to three), recipient usage three years beyond; longer for archives,
+which are opened years later.
 """
 
 MAX_ORIGINATOR_DAYS = 1096

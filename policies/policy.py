@@ -3,8 +3,10 @@
 A file has `name`, `version` and a list of `[[rule]]` tables:
 
     id                        names the rule in decisions and events
-    use                       slot, infrastructure, authority, log or backup
-    slot                      name of the bundle slot; only with use = "slot", and then required
+    use                       slot, infrastructure, authority, log, backup, key or kem-slot
+    slot                      with use = "slot" the name of the bundle slot, with "key" the purpose
+                              of the key; required there. With "kem-slot" the purpose of the slot,
+                              or none for all of them. With no other use
     algorithms                registry names
     kind                      instead of names: all of one kind (signature, kem, hash, wrap),
     hybrid                    those that combine several algorithms (true) or do not (false),
@@ -48,6 +50,7 @@ MAX_RULES = 1000
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _TOP_KEYS = frozenset({"name", "version", "rule"})
 _REQUIREMENTS = frozenset({"kind", "hybrid", "minimum_classical_bits", "minimum_quantum_category"})
+_SLOTTED = frozenset({Use.SLOT, Use.KEY})
 _RULE_KEYS = _REQUIREMENTS | {
     "id",
     "use",
@@ -131,8 +134,8 @@ def _rule(table: object, where: str) -> Rule:
 
 
 def _check_rule(rule: Rule, where: str) -> None:
-    if (rule.use is Use.SLOT) != (rule.slot is not None):
-        raise PolicyError(f"{where}: a slot stands with use 'slot', and only there")
+    if rule.use is not Use.KEM_SLOT and (rule.use in _SLOTTED) != (rule.slot is not None):
+        raise PolicyError(f"{where}: a slot stands with use 'slot' or 'key', and only there")
     if rule.refuses and (rule.deprecated_from or rule.until):
         raise PolicyError(f"{where}: a rule that refuses has no deprecation and no end")
     if not rule.reason.strip():

@@ -33,7 +33,15 @@ def question(**other: object) -> Question:
 
 def test_words():
     assert [item.value for item in Verdict] == ["allowed", "deprecated", "refused"]
-    assert [item.value for item in Use] == ["slot", "infrastructure", "authority", "log", "backup"]
+    assert [item.value for item in Use] == [
+        "slot",
+        "infrastructure",
+        "authority",
+        "log",
+        "backup",
+        "key",
+        "kem-slot",
+    ]
     assert [item.value for item in Protection] == [
         "token",
         "transferable",
