@@ -6,6 +6,7 @@ PkiError
 ├── WeakKeyError        a well-formed key that must not be certified
 ├── ProofError          possession of the private key was not proven
 ├── InvalidCsrError     not an acceptable certification request
+├── EnvelopeError       not a CMS envelope that is opened here
 ├── LintError           a certificate or CRL that would break its profile
 └── ProfileError        an unknown profile, or a value that a profile cannot carry
 
@@ -43,6 +44,10 @@ class ProofError(PkiError):
 
 class InvalidCsrError(PkiError):
     """Not an acceptable certification request."""
+
+
+class EnvelopeError(PkiError):
+    """Not a CMS envelope that is opened here."""
 
 
 class LintError(PkiError):
