@@ -17,7 +17,7 @@ from pki.constraints import authority_constraints
 from pki.errors import LintError
 from pki.keys import PublicKey, signature_identifier
 from pki.names import Subject
-from pki.profiles import KeyUsage, authority_profile
+from pki.profiles import AuthorityProfile, KeyUsage, authority_profile
 from policies.algorithms import Kind
 
 __all__ = ["NamePermissions", "authority_constraints", "prepare_root", "prepare_subordinate"]
@@ -56,7 +56,7 @@ def prepare_root(
         LintError: Serial, validity or key are out of bounds.
     """
     profile = authority_profile("root")
-    _lint(key, serial)
+    _lint(profile, key, serial)
     lint_validity(not_before, not_after, profile.validity, None)
     items = _authority_extensions(key, None)
     name = subject.encode()
@@ -81,7 +81,7 @@ def prepare_subordinate(
 
     Args:
         root: Who signs.
-        authority: `people` or `infrastructure`.
+        authority: Name of its profile: `people`, `infrastructure` and so on.
         subject: The authority's name.
         key: Its public key.
         serial: Positive, at most 20 octets.
@@ -95,7 +95,7 @@ def prepare_subordinate(
         ProfileError: No such authority, or an unusable base URL.
     """
     profile = authority_profile(authority)
-    _lint(key, serial)
+    _lint(profile, key, serial)
     lint_validity(not_before, not_after, profile.validity, root)
     name = subject.encode()
     if name == root.subject:
@@ -114,11 +114,17 @@ def prepare_subordinate(
     return Prepared(root.key, root.algorithm, serial, tbs)
 
 
-def _lint(key: PublicKey, serial: int) -> None:
+def _lint(profile: AuthorityProfile, key: PublicKey, serial: int) -> None:
     if not 0 < serial <= MAX_SERIAL:
         raise LintError("a serial is positive and has at most 20 octets", field="serial")
     if key.algorithm.kind is not Kind.SIGNATURE:
         raise LintError(f"{key.algorithm.name} keys cannot sign certificates", field="algorithm")
+    if not profile.admits(key.algorithm):
+        raise LintError(
+            f"the key of {profile.name} is of NIST category {profile.minimum_quantum_category} or"
+            f" above, which {key.algorithm.name} is not",
+            field="algorithm",
+        )
 
 
 def _authority_extensions(key: PublicKey, path_length: int | None) -> bytes:

@@ -163,7 +163,7 @@ def _own_certificate(record: KeyRecord, limits: Limits, tbs: Tbs) -> None:
 
 def _subordinate(record: KeyRecord, limits: Limits, tbs: Tbs) -> None:
     if tbs.subject.hex() not in limits.source["subordinates"]:
-        raise RefusalError("its subject is not an authority that this root was made for")
+        _check_kinship(limits, tbs.subject)
     if tbs.spki == record.public_key:
         raise RefusalError("it gives the root's key another name")
     _check_authority_shape(
@@ -175,6 +175,22 @@ def _subordinate(record: KeyRecord, limits: Limits, tbs: Tbs) -> None:
     _check_locations(tbs)
     if extensions.NAME_CONSTRAINTS in tbs.extensions:
         extensions.read_name_constraints(tbs.extensions[extensions.NAME_CONSTRAINTS].value)
+
+
+def _check_kinship(limits: Limits, subject: bytes) -> None:
+    """An authority of a later ceremony bears the root's organisation and a common name.
+
+    Roots from before this was possible have no organisation in their records, and are as they were
+    made: for the authorities of their own ceremony, no others.
+    """
+    organization = limits.source.get("organization")
+    name = names.common_name(subject)
+    if (
+        organization is None
+        or name is None
+        or names.Subject(name, organization).encode() != subject
+    ):
+        raise RefusalError("its subject is not an authority that this root was made for")
 
 
 def _check_authority_shape(tbs: Tbs, path_length: int | None, longest: int) -> None:

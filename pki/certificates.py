@@ -30,7 +30,7 @@ class Issuer:
     """A certification authority of one generation, as a signer of certificates and CRLs.
 
     Attributes:
-        name: `root`, `people` or `infrastructure`; part of its public URLs.
+        name: `root`, `people`, `infrastructure` and so on; part of its public URLs.
         key: Its key on the token.
         algorithm: Of that key.
         certificate: DER.
@@ -269,9 +269,10 @@ def lint_request(request: CertificateRequest, issuer: Issuer) -> None:
     profile = request.profile
     if not 0 < request.serial <= MAX_SERIAL:
         raise LintError("a serial is positive and has at most 20 octets", field="serial")
-    if profile.authority != issuer.name:
+    if issuer.name not in profile.authorities:
         raise LintError(
-            f"profile {profile.name} belongs to {profile.authority}, not to {issuer.name}",
+            f"profile {profile.name} belongs to {', '.join(sorted(profile.authorities))}, not to"
+            f" {issuer.name}",
             field="profile",
         )
     lint_validity(request.not_before, request.not_after, profile.validity, issuer)

@@ -32,9 +32,10 @@ def authority_constraints(
     """Constraints for the `KeySpec` of an authority's key.
 
     Args:
-        authority: `root`, `people` or `infrastructure`.
+        authority: `root`, or an issuing authority that there is a profile of.
         subject: The authority's own name.
-        subordinates: For the root, names of the authorities it may certify; no others, ever.
+        subordinates: For the root, names of the authorities it may certify. In later ceremonies it
+            may certify others of its own organisation; none, ever, if it names no organisation.
         san_prefixes: For an issuing authority, what its URI names must begin with, each
             `https://<domain>/…`; none means any https URI.
 
@@ -45,23 +46,24 @@ def authority_constraints(
     issuer = subject.encode().hex()
     crl = {"issuer": issuer, "max_interval": int(profile.crl_validity.total_seconds())}
     if profile.path_length is None:
-        certificate = _root(profile, issuer, subordinates)
+        certificate = _root(profile, subject, subordinates)
     else:
         certificate = _issuing(profile, issuer, san_prefixes)
     return {Purpose.CERTIFICATE: certificate, Purpose.CRL: crl}
 
 
 def _root(
-    profile: AuthorityProfile, issuer: str, subordinates: Sequence[names.Subject]
+    profile: AuthorityProfile, subject: names.Subject, subordinates: Sequence[names.Subject]
 ) -> dict[str, Any]:
-    below = authority_profile("people")
+    issuing = authority_profile("people")
     return {
         "ca": True,
-        "issuer": issuer,
+        "issuer": subject.encode().hex(),
         "max_validity": _seconds(profile),
-        "subordinates": [subject.encode().hex() for subject in subordinates],
-        "subordinate_path_length": below.path_length,
-        "subordinate_max_validity": _seconds(below),
+        "subordinates": [below.encode().hex() for below in subordinates],
+        "organization": subject.organization,
+        "subordinate_path_length": issuing.path_length,
+        "subordinate_max_validity": _seconds(issuing),
     }
 
 
@@ -76,7 +78,9 @@ def _issuing(profile: AuthorityProfile, issuer: str, san_prefixes: Sequence[str]
         "issuer": issuer,
         "san_prefixes": list(san_prefixes),
         "shapes": [
-            _shape(row) for row in certificate_profiles().values() if row.authority == profile.name
+            _shape(row)
+            for row in certificate_profiles().values()
+            if profile.name in row.authorities
         ],
     }
 

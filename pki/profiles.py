@@ -66,7 +66,7 @@ class CertificateProfile:
     """What a certificate of one kind looks like.
 
     Attributes:
-        authority: Name of the authority that issues it.
+        authorities: Names of those that may issue it.
         validity: Longest time from notBefore to notAfter, backdating not counted.
         kinds: What its keys may be.
         key_usages: What its keys may be used for, as far as their scheme allows.
@@ -77,7 +77,7 @@ class CertificateProfile:
 
     name: str
     version: int
-    authority: str
+    authorities: frozenset[str]
     validity: timedelta
     kinds: frozenset[Kind]
     key_usages: frozenset[KeyUsage]
@@ -110,6 +110,7 @@ class AuthorityProfile:
             the root, which alone certifies authorities.
         validity: Longest time from notBefore to notAfter of its own certificate.
         crl_validity: Longest time from thisUpdate to nextUpdate.
+        minimum_quantum_category: NIST category that its key must have at least; 0 for any key.
     """
 
     name: str
@@ -117,6 +118,14 @@ class AuthorityProfile:
     path_length: int | None
     validity: timedelta
     crl_validity: timedelta
+    minimum_quantum_category: int = 0
+
+    def admits(self, algorithm: Algorithm) -> bool:
+        """Whether the authority's key may be of this algorithm."""
+        return (
+            algorithm.kind is Kind.SIGNATURE
+            and algorithm.quantum_category >= self.minimum_quantum_category
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +139,11 @@ class BundleSlot:
 
 @dataclass(frozen=True, slots=True)
 class BundleProfile:
-    """The keys of a device that are certified together."""
+    """The keys of a device that are certified together, by one authority."""
 
     name: str
     version: int
+    authority: str
     slots: tuple[BundleSlot, ...]
 
 
@@ -147,7 +157,7 @@ def certificate_profile(name: str) -> CertificateProfile:
 
 
 def authority_profile(name: str) -> AuthorityProfile:
-    """The profile of an authority: `root`, `people` or `infrastructure`.
+    """The profile of the authority of that name.
 
     Raises:
         ProfileError: There is none.
@@ -202,7 +212,7 @@ def _certificate(name: str, row: Mapping[str, Any]) -> CertificateProfile:
     return CertificateProfile(
         name=name,
         version=row["version"],
-        authority=row["authority"],
+        authorities=frozenset(row["authorities"]),
         validity=timedelta(days=row["validity_days"]),
         kinds=frozenset(map(Kind, row["kinds"])),
         key_usages=frozenset(map(KeyUsage, row["key_usages"])),
@@ -221,6 +231,7 @@ def _authority(name: str, row: Mapping[str, Any]) -> AuthorityProfile:
         path_length=row.get("path_length"),
         validity=timedelta(days=row["validity_days"]),
         crl_validity=timedelta(days=row["crl_validity_days"]),
+        minimum_quantum_category=row.get("minimum_quantum_category", 0),
     )
 
 
@@ -228,4 +239,4 @@ def _bundle(name: str, row: Mapping[str, Any]) -> BundleProfile:
     slots = tuple(
         BundleSlot(slot["name"], slot["profile"], Kind(slot["kind"])) for slot in row["slots"]
     )
-    return BundleProfile(name, row["version"], slots)
+    return BundleProfile(name, row["version"], row["authority"], slots)

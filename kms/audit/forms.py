@@ -23,7 +23,10 @@ X509_ERRORS = (
 )
 """What `cryptography` raises for a certificate or CRL that is not as it should be."""
 
-ROOT, PEOPLE, INFRASTRUCTURE = "root", "people", "infrastructure"
+_ROOT = frozenset({"root"})
+_INFRASTRUCTURE = frozenset({"infrastructure"})
+_PEOPLE = frozenset({"people"})
+_DEVICES = _PEOPLE | {"people-pq-3", "people-pq-5"}
 
 _CLIENT = ("1.3.6.1.5.5.7.3.2",)
 _SERVER = ("1.3.6.1.5.5.7.3.1",)
@@ -44,14 +47,14 @@ class Form:
 
     Attributes:
         events: Which events may issue it.
-        authority: Who signs it.
+        authorities: Who may sign it.
         usages: Extended key usages, as OIDs; none means that the extension is absent.
         uri: Its one subject alternative name, whose groups say whom it names; None has no URI.
         hosts: Whether it has DNS names and addresses instead.
     """
 
     events: frozenset[EventType]
-    authority: str
+    authorities: frozenset[str]
     usages: tuple[str, ...] = ()
     uri: re.Pattern[str] | None = None
     hosts: bool = False
@@ -59,19 +62,19 @@ class Form:
     @property
     def slotted(self) -> bool:
         """Whether it fills a slot of a device."""
-        return self.authority == PEOPLE
+        return self.events == _ENROLLED
 
 
 FORMS = {
-    "root-ca": Form(_CREATED, ROOT),
-    "issuing-ca": Form(_CREATED, ROOT),
-    "device-identity": Form(_ENROLLED, PEOPLE, _MESSAGING, _DEVICE),
-    "device-kem": Form(_ENROLLED, PEOPLE, (), _DEVICE),
-    "user-identity": Form(_ENROLLED, PEOPLE, _MESSAGING, _USER),
-    "messaging-server": Form(_ISSUED, INFRASTRUCTURE, _CLIENT, _PRINCIPAL),
-    "officer": Form(_ISSUED, INFRASTRUCTURE, _CLIENT, _PRINCIPAL),
-    "auditor": Form(_ISSUED, INFRASTRUCTURE, _CLIENT, _PRINCIPAL),
-    "tls-server": Form(_ISSUED, INFRASTRUCTURE, _SERVER, hosts=True),
+    "root-ca": Form(_CREATED, _ROOT),
+    "issuing-ca": Form(_CREATED, _ROOT),
+    "device-identity": Form(_ENROLLED, _DEVICES, _MESSAGING, _DEVICE),
+    "device-kem": Form(_ENROLLED, _DEVICES, (), _DEVICE),
+    "user-identity": Form(_ENROLLED, _PEOPLE, _MESSAGING, _USER),
+    "messaging-server": Form(_ISSUED, _INFRASTRUCTURE, _CLIENT, _PRINCIPAL),
+    "officer": Form(_ISSUED, _INFRASTRUCTURE, _CLIENT, _PRINCIPAL),
+    "auditor": Form(_ISSUED, _INFRASTRUCTURE, _CLIENT, _PRINCIPAL),
+    "tls-server": Form(_ISSUED, _INFRASTRUCTURE, _SERVER, hosts=True),
 }
 """Profile to what its certificates are; there are no others."""
 

@@ -252,7 +252,7 @@ class _Replay:
             self.check.fail(
                 event(index), f"{leaf.type} issues no certificates of profile {profile!r}"
             )
-        if certificate.authority != form.authority:
+        if certificate.authority not in form.authorities:
             message = f"{certificate.authority!r} issues no certificates of profile {profile!r}"
             self.check.fail(event(index), message)
         if form.slotted != (certificate.slot is not None):

@@ -112,7 +112,10 @@ class AuthoritySet:
     def all(self) -> list[ActiveAuthority]:
         """Every active authority, root first."""
         order = {ROOT: 0, PEOPLE: 1, INFRASTRUCTURE: 2}
-        return sorted(self._by_name.values(), key=lambda item: order.get(item.record.name, 9))
+        return sorted(
+            self._by_name.values(),
+            key=lambda item: (order.get(item.record.name, len(order)), item.record.name),
+        )
 
     def chain(self, name: str) -> list[bytes]:
         """DER of that authority's certificate and of those above it, root last."""

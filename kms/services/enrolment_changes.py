@@ -19,13 +19,13 @@ from kms.domain.records import (
     User,
     UserId,
 )
-from kms.services.core import PEOPLE, Core
+from kms.services.core import Core
 from kms.services.ports import Change, EventDraft, Insert, Replace
 from kms.services.reads import Reads
 from kms.wire import EnrolmentPurpose, parse_timestamp
 from pki.certificates import Issued, Prepared
 from pki.keys import PublicKey
-from pki.profiles import certificate_profile
+from pki.profiles import bundle_profile, certificate_profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,11 @@ class Proven:
 
     enrolment: Enrolment
     slots: tuple[ProvenSlot, ...]
+
+    @property
+    def authority(self) -> str:
+        """Name of the authority that certifies it."""
+        return bundle_profile(self.enrolment.bundle).authority
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +147,13 @@ def _fingerprint(enrolment: Enrolment, slot: ProvenSlot, fingerprint: str) -> Fi
 
 def _certificates(core: Core, item: Certified) -> list[Certificate]:
     enrolment = item.proven.enrolment
+    authority = core.authorities[item.proven.authority].record
     return [
         Certificate(
             tenant=enrolment.tenant,
-            authority=PEOPLE,
+            authority=authority.name,
             serial=Serial(slot.reservation["serial"]),
-            generation=core.authorities[PEOPLE].record.generation,
+            generation=authority.generation,
             profile=slot.reservation["profile"],
             profile_version=certificate_profile(slot.reservation["profile"]).version,
             algorithm=slot.reservation["algorithm"],

@@ -6,7 +6,7 @@ Nothing is certified here and no event is logged: a reservation changes no trust
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from kms.domain.authorisation import Caller
@@ -25,7 +25,7 @@ from kms.domain.records import (
 )
 from kms.services.answers import Answer, AnswerSpec, render
 from kms.services.batching import breathe
-from kms.services.core import PEOPLE, Core
+from kms.services.core import ActiveAuthority, Core
 from kms.services.errors import (
     AccessError,
     AlgorithmRefusedError,
@@ -100,9 +100,17 @@ class DecidedSlot:
 
 @dataclass(frozen=True, slots=True)
 class DecidedOrder:
-    """An order that is fine in itself; `previous` is the certificate a renewal follows."""
+    """An order that is fine in itself.
+
+    Attributes:
+        order: The order.
+        authority: That certifies its bundle.
+        slots: Decided, in the bundle's order.
+        previous: SHA-256 (hex) of the certificate that a renewal follows.
+    """
 
     order: EnrolmentOrder
+    authority: ActiveAuthority
     slots: tuple[DecidedSlot, ...]
     previous: str | None
 
@@ -201,8 +209,10 @@ class EnrolmentOrders:
             raise InputError("a device id is 1 to 64 of A-Z a-z 0-9 . _ -", field="device")
         bundle = self._bundle(caller, order.bundle)
         previous = self._standing(reads, caller.tenant, order)
-        slots = self._decide_slots(order, bundle, self._core.clock.now())
-        return DecidedOrder(order, slots, previous)
+        authority = self._core.authorities[bundle.authority]
+        limit = authority.issuer.not_after
+        slots = self._decide_slots(order, bundle, self._core.clock.now(), limit)
+        return DecidedOrder(order, authority, slots, previous)
 
     def _reserve(
         self, reads: Reads, caller: Caller, decided: DecidedOrder
@@ -219,7 +229,7 @@ class EnrolmentOrders:
         expires = now + self._core.limits.enrolment_ttl
         transcript = Transcript(
             origin=self._core.events.origin,
-            authority=hashlib.sha256(self._core.authorities[PEOPLE].record.certificate).hexdigest(),
+            authority=decided.authority.issuer.authority_id,
             tenant=caller.tenant,
             enrolment=self._core.ids.identifier().hex(),
             purpose=order.purpose,
@@ -304,9 +314,16 @@ class EnrolmentOrders:
                 field="bundle",
             )
         try:
-            return bundle_profile(name)
+            bundle = bundle_profile(name)
         except ProfileError as error:
             raise UnknownBundleError(str(error), field="bundle") from error
+        if self._core.authorities.get(bundle.authority) is None:
+            raise UnknownBundleError(
+                f"bundle {name!r} is certified by the authority {bundle.authority!r}, which this"
+                " service does not have",
+                field="bundle",
+            )
+        return bundle
 
     def _standing(self, reads: Reads, tenant_id: TenantId, order: EnrolmentOrder) -> str | None:
         """Refuse revoked tenants, users and devices; answer the certificate to be renewed."""
@@ -333,7 +350,7 @@ class EnrolmentOrders:
         return follows
 
     def _decide_slots(
-        self, order: EnrolmentOrder, bundle: BundleProfile, now: datetime
+        self, order: EnrolmentOrder, bundle: BundleProfile, now: datetime, limit: datetime
     ) -> tuple[DecidedSlot, ...]:
         """Each slot of the bundle, once, in the profile's order."""
         given = {slot.name: (index, slot) for index, slot in enumerate(order.slots)}
@@ -342,12 +359,15 @@ class EnrolmentOrders:
             raise BundleMismatchError(
                 f"bundle {bundle.name!r} has exactly the slots {', '.join(wanted)}", field="slots"
             )
-        return tuple(self._decide_slot(*given[slot.name], slot, now) for slot in bundle.slots)
+        return tuple(
+            self._decide_slot(*given[slot.name], slot, now, limit) for slot in bundle.slots
+        )
 
     def _decide_slot(
-        self, index: int, order: SlotOrder, slot: BundleSlot, now: datetime
+        self, index: int, order: SlotOrder, slot: BundleSlot, now: datetime, limit: datetime
     ) -> DecidedSlot:
-        not_after = self._not_after(certificate_profile(slot.profile).validity, now)
+        validity = certificate_profile(slot.profile).validity
+        not_after = min(now - self._core.limits.backdate + validity, limit)
         decision = decide(
             self._core.policy,
             Question(Use.SLOT, slot.name, order.algorithm, Protection.DEVICE, now, not_after),
@@ -360,7 +380,3 @@ class EnrolmentOrders:
             error.field = f"slots[{index}].{error.field or 'public_key'}"
             raise
         return DecidedSlot(slot, key, decision, not_after, fingerprints(key))
-
-    def _not_after(self, validity: timedelta, now: datetime) -> datetime:
-        limit = self._core.authorities[PEOPLE].issuer.not_after
-        return min(now - self._core.limits.backdate + validity, limit)

@@ -7,6 +7,7 @@ the reservation alone, so a retry after a crash signs the identical bytes again.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ from kms.domain.records import (
 from kms.services.answers import Answer, AnswerSpec, receipt_slot, render
 from kms.services.batching import breathe
 from kms.services.claims import Claims, Held
-from kms.services.core import PEOPLE, Core, covered, prepare, sign_all
+from kms.services.core import ActiveAuthority, Core, covered, prepare, sign_all
 from kms.services.enrolment_changes import (
     Certified,
     Proven,
@@ -72,7 +73,7 @@ from pki.errors import ProofError
 from pki.keys import parse_public_key
 from pki.names import Subject, device_uri
 from pki.possession import verify_mac
-from pki.profiles import certificate_profile
+from pki.profiles import bundle_profile, certificate_profile
 from policies.algorithms import algorithm
 
 ATTEMPTS = 3
@@ -151,19 +152,20 @@ class EnrolmentProofs:
         (result,) = results
         if isinstance(result, KmsError):
             raise result
-        return AnswerSpec.of(201, self._document(result, 0, self._chain()))
+        return AnswerSpec.of(201, self._document(result, 0, self._chain(result.proven.authority)))
 
     def _batch(self, results: Sequence[Certified | KmsError]) -> AnswerSpec:
         return AnswerSpec.of(200, {"results": self._results(results)})
 
     def _results(self, results: Sequence[Certified | KmsError]) -> list[dict[str, Any]]:
         documents = []
-        chain, ordinal = self._chain(), 0
+        chain, ordinal = cache(self._chain), 0
         for item in results:
             if isinstance(item, KmsError):
                 documents.append(self._core.describe(item))
             else:
-                documents.append({"status": 201, "body": self._document(item, ordinal, chain)})
+                body = self._document(item, ordinal, chain(item.proven.authority))
+                documents.append({"status": 201, "body": body})
                 ordinal += 1
         return documents
 
@@ -239,7 +241,7 @@ class EnrolmentProofs:
         now = _Basis(
             policy=self._core.policy.hash,
             origin=self._core.events.origin,
-            authority=self._core.authorities[PEOPLE].issuer.authority_id,
+            authority=self._authority(enrolment).issuer.authority_id,
         )
         if basis != now:
             raise ChallengeExpiredError(
@@ -286,7 +288,10 @@ class EnrolmentProofs:
             key=key,
             uris=(device_uri(tenant.identity_domain, enrolment.user, enrolment.device),),
         )
-        return ProvenSlot(slot, key, prepare(self._core.authorities[PEOPLE], request))
+        return ProvenSlot(slot, key, prepare(self._authority(enrolment), request))
+
+    def _authority(self, enrolment: Enrolment) -> ActiveAuthority:
+        return self._core.authorities[bundle_profile(enrolment.bundle).authority]
 
     async def _certify(self, caller: Caller, proven: Sequence[Proven]) -> list[Certified]:
         """Sign everything in one batch; a crash from here on leaves orphans for the sweep."""
@@ -312,7 +317,7 @@ class EnrolmentProofs:
             },
             certificates=[
                 LeafCertificate(
-                    authority=PEOPLE,
+                    authority=item.authority,
                     serial=slot.reservation["serial"],
                     profile=slot.reservation["profile"],
                     slot=slot.reservation["name"],
@@ -410,8 +415,8 @@ class EnrolmentProofs:
         for (profile, name), certificates in released.items():
             self._core.observer.issued(profile, name, certificates)
 
-    def _chain(self) -> list[str]:
-        return [b64(der) for der in self._core.authorities.chain(PEOPLE)]
+    def _chain(self, authority: str) -> list[str]:
+        return [b64(der) for der in self._core.authorities.chain(authority)]
 
     def _document(self, item: Certified, ordinal: int, chain: list[str]) -> dict[str, Any]:
         enrolment = item.proven.enrolment

@@ -17,8 +17,20 @@ from kms.domain.records import (
 from kms.services.errors import KeyReusedError
 from kms.services.ports import Ledger
 from kms.services.reads import Reads
+from pki.profiles import bundle_profiles
+from policies.algorithms import Kind
 
-IDENTITY_SLOT = "identity"
+IDENTITY_SLOTS = tuple(
+    sorted(
+        {
+            slot.name
+            for bundle in bundle_profiles().values()
+            for slot in bundle.slots
+            if slot.kind is Kind.SIGNATURE
+        }
+    )
+)
+"""Slots that identify a device, of any bundle: a renewal may move it to another one."""
 
 
 def identity_to_follow(ledger: Ledger, tenant: TenantId, device: DeviceId) -> str | None:
@@ -26,7 +38,7 @@ def identity_to_follow(ledger: Ledger, tenant: TenantId, device: DeviceId) -> st
 
     The log tells which is the newest: two that were ordered in one second begin in the same one.
     """
-    good = _of_slot(ledger, tenant, device, IDENTITY_SLOT, CertificateStatus.GOOD)
+    good = _good_identities(ledger, tenant, device)
     if len(good) > 1:
         places = {
             event.event: (event.log, event.index)
@@ -39,9 +51,7 @@ def identity_to_follow(ledger: Ledger, tenant: TenantId, device: DeviceId) -> st
 def still_followed(ledger: Ledger, enrolment: Enrolment) -> bool:
     """Whether the certificate that a renewal's transcript names is still good."""
     previous = json.loads(enrolment.transcript)["previous"]
-    good = _of_slot(
-        ledger, enrolment.tenant, enrolment.device, IDENTITY_SLOT, CertificateStatus.GOOD
-    )
+    good = _good_identities(ledger, enrolment.tenant, enrolment.device)
     return any(item.sha256 == previous for item in good)
 
 
@@ -101,7 +111,6 @@ def may_keep(ledger: Ledger, tenant: TenantId, device: DeviceId, slot: str, spki
     return not broken and any(item.status is CertificateStatus.GOOD for item in own)
 
 
-def _of_slot(
-    ledger: Ledger, tenant: TenantId, device: DeviceId, slot: str, status: CertificateStatus
-) -> list[Certificate]:
-    return ledger.find(Certificate, tenant=tenant, device=device, slot=slot, status=status)
+def _good_identities(ledger: Ledger, tenant: TenantId, device: DeviceId) -> list[Certificate]:
+    good = CertificateStatus.GOOD
+    return ledger.find(Certificate, tenant=tenant, device=device, slot=IDENTITY_SLOTS, status=good)

@@ -104,7 +104,7 @@ def test_every_profile_as_it_should_be(
 @pytest.mark.parametrize("profile", certificate_profiles().values(), ids=lambda item: item.name)
 def test_the_auditor_expects_what_the_service_issues(profile: CertificateProfile) -> None:
     form = FORMS[profile.name]
-    assert (form.authority, form.usages) == (profile.authority, profile.extended_key_usages)
+    assert (form.authorities, form.usages) == (profile.authorities, profile.extended_key_usages)
     assert (form.uri is not None) == profile.uris.admits(1)
 
 

@@ -43,7 +43,7 @@ def refused(record: KeyRecord, message: bytes, why: str = "") -> None:
 
 def tbs(profile: str, key: str = "ECDSA-P256", **changes: Any) -> bytes:
     request = pki.request(profile, pki.public(key), **changes)
-    authority = pki.world().of(request.profile.authority)
+    authority = pki.world().of(pki.issuer_of(request.profile))
     return authority.factory.prepare(request).statement.message
 
 
@@ -94,7 +94,7 @@ def test_everything_the_factories_make_is_accepted(ca: str):
         accepted(world.root.record, message)
     for profile, key in pki.certifiable():
         request = pki.request(profile, pki.public(key))
-        authority = world.of(request.profile.authority)
+        authority = world.of(pki.issuer_of(request.profile))
         message = authority.factory.prepare(request).statement.message
         assert accepted(authority.record, message) == f"{request.serial:032x}"
 
@@ -384,7 +384,15 @@ BELOW = pki.tbs_of(pki.world().people.issuer.certificate)
 OWN = pki.tbs_of(pki.world().root.issuer.certificate)
 ROOT_LIES: dict[str, tuple[bytes, str]] = {
     "an authority nobody planned": (
-        with_part(BELOW, SUBJECT, Subject("Example Shadow", "Example State").encode()),
+        with_part(BELOW, SUBJECT, Subject("Example Shadow", "Another State").encode()),
+        "made for",
+    ),
+    "an authority of no organisation": (
+        with_part(BELOW, SUBJECT, Subject("Example Shadow").encode()),
+        "made for",
+    ),
+    "an authority of a unit": (
+        with_part(BELOW, SUBJECT, Subject("Example Shadow", "Example State", "Unit").encode()),
         "made for",
     ),
     "a leaf": (with_part(GOOD, ISSUER, pki.NAMES["root"].encode()), ""),
@@ -441,6 +449,16 @@ ROOT_LIES: dict[str, tuple[bytes, str]] = {
 def test_lies_about_authorities_are_refused(lie: str):
     message, why = ROOT_LIES[lie]
     refused(ROOT, message, why)
+
+
+def test_a_later_ceremony_adds_an_authority_of_the_same_organisation():
+    later = with_part(BELOW, SUBJECT, Subject("Example Later", "Example State").encode())
+    accepted(ROOT, later)
+    limits = ROOT.constraints[Purpose.CERTIFICATE]
+    old = {key: value for key, value in limits.items() if key != "organization"}
+    closed = replace(ROOT, constraints={**ROOT.constraints, Purpose.CERTIFICATE: old})
+    accepted(closed, BELOW)
+    refused(closed, later, "made for")
 
 
 def test_the_root_certifies_with_name_constraints_too():

@@ -19,7 +19,7 @@ START = pki.NOW - timedelta(minutes=5)
 
 def tbs(profile: str = "device-identity", **changes: object) -> bytes:
     request = pki.request(profile, pki.public("ECDSA-P256"), **changes)
-    return pki.world().of(request.profile.authority).factory.prepare(request).statement.message
+    return pki.world().of(pki.issuer_of(request.profile)).factory.prepare(request).statement.message
 
 
 GOOD = tbs()
