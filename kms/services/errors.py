@@ -112,6 +112,42 @@ class IdempotencyKeyReusedError(InputError):
     problem = "idempotency-key-reused"
 
 
+class WrongPurposeError(InputError):
+    """Keys of this purpose do not do this."""
+
+    problem = "wrong-purpose"
+
+
+class ConfirmationError(InputError):
+    """The confirmation does not name the key."""
+
+    problem = "confirmation-missing"
+
+
+class CiphertextMalformedError(InputError):
+    """Not a ciphertext of this service, or one that was cut off."""
+
+    problem = "ciphertext-malformed"
+
+
+class CiphertextOfAnotherKeyError(InputError):
+    """The ciphertext names another key: of this tenant or of any."""
+
+    problem = "ciphertext-of-another-key"
+
+
+class KeyVersionUnknownError(InputError):
+    """The key has no such version."""
+
+    problem = "key-version-unknown"
+
+
+class CiphertextRefusedError(InputError):
+    """Bytes, associated data and key do not belong together: something was changed."""
+
+    problem = "ciphertext-refused"
+
+
 class AccessError(KmsError):
     """Who asks may not."""
 
@@ -134,6 +170,12 @@ class UnknownPrincipalError(AccessError):
     """The certificate names no registered, active principal."""
 
     problem = "unknown-principal"
+
+
+class OperationNotPermittedError(AccessError):
+    """The principal has no permission for this operation on this key."""
+
+    problem = "operation-not-permitted"
 
 
 class NotFoundError(AccessError):
@@ -164,6 +206,54 @@ class RevokedError(StateError):
     """The user, device or tenant is revoked."""
 
     problem = "revoked"
+
+
+class KeyStateError(StateError):
+    """The key's state does not allow the step."""
+
+    problem = "key-state"
+
+
+class KeyNotActiveError(KeyStateError):
+    """The key is not active yet."""
+
+    problem = "key-not-active"
+
+
+class KeySuspendedError(KeyStateError):
+    """The key is suspended."""
+
+    problem = "key-suspended"
+
+
+class KeyDeactivatedError(KeyStateError):
+    """The key version protects nothing any more."""
+
+    problem = "key-deactivated"
+
+
+class KeyExpiredError(KeyStateError):
+    """The usage period is over."""
+
+    problem = "key-expired"
+
+
+class KeyCompromisedError(KeyStateError):
+    """The key version is compromised."""
+
+    problem = "key-compromised"
+
+
+class KeyDestroyedError(KeyStateError):
+    """The key version is destroyed."""
+
+    problem = "key-destroyed"
+
+
+class LegalHoldError(KeyStateError):
+    """A legal hold blocks the destruction of the key."""
+
+    problem = "legal-hold"
 
 
 class StillRunningError(StateError):
