@@ -305,6 +305,8 @@ class SignerCore:
         if statement.purpose is Purpose.CRL:
             digest = hashlib.sha256(statement.message).digest()
             draft.number(statement.key, checked.reference, digest)
+        if statement.purpose is Purpose.COSIGNATURE:
+            draft.confirm(checked.head)
         return checked
 
     def _check_checkpoint(

@@ -83,7 +83,21 @@ class Draft:
             )
         self.heads[origin] = SignedHead(origin, new.size, new.root, key)
 
-    def _refuse_ended(self, key: KeyLabel, origin: str) -> None:
+    def confirm(self, head: Head | None) -> None:
+        """Accept a cosignature of the very head that its log's key signed last, in its own epoch.
+
+        Raises:
+            StatementRefusedError: It is of another head, or of a log that ended.
+        """
+        origin = "" if head is None else head.origin
+        signed = self.heads.get(origin) or self._heads.get(origin)
+        if signed is None or signed.head != head:
+            raise StatementRefusedError(
+                f"log {origin!r}: only the head that its own key signed last is cosigned"
+            )
+        self._refuse_ended(signed.key, origin)
+
+    def _refuse_ended(self, key: KeyLabel | None, origin: str) -> None:
         """A key has one log at a time: the last to begin, in a ceremony, ended those before it."""
         began = list((dict(self._heads) | self.heads).values())
         places = [place for place, signed in enumerate(began, 1) if signed.origin == origin]

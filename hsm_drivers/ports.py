@@ -46,6 +46,7 @@ class Purpose(StrEnum):
     CERTIFICATE = "certificate"
     CRL = "crl"
     CHECKPOINT = "checkpoint"
+    COSIGNATURE = "cosignature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,8 @@ class Statement:
     """One whole message to sign.
 
     Attributes:
-        message: TBSCertificate, TBSCertList or the checkpoint's note text, exact bytes.
+        message: TBSCertificate, TBSCertList, the checkpoint's note text, or what a cosigner signs
+            of it, exact bytes.
         evidence: What the checker needs beyond the message: for a checkpoint, the consistency
             proof from the signer's remembered head (concatenated 32-byte hashes); else empty.
     """
@@ -518,7 +520,7 @@ class Checked:
 
     Attributes:
         reference: For the journal; a CRL's is its number in decimal.
-        head: The new head, for a checkpoint.
+        head: The new head, for a checkpoint; for a cosignature the head that it is of.
     """
 
     reference: str
