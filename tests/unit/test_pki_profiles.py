@@ -36,6 +36,7 @@ def test_unknown_profiles_are_named_with_what_there_is():
         ("officer", 365, "infrastructure"),
         ("auditor", 365, "infrastructure"),
         ("tls-server", 7, "infrastructure"),
+        ("kem-slot", 1096, "infrastructure"),
     ],
 )
 def test_shipped_profiles(name: str, days: int, authority: str):
@@ -54,7 +55,18 @@ def test_devices_cannot_speak_for_infrastructure():
     """A people's certificate never carries a TLS usage; an API client certificate always does."""
     for profile in certificate_profiles().values():
         tls = {CLIENT_AUTH, SERVER_AUTH} & set(profile.extended_key_usages)
-        assert bool(tls) == (profile.authorities == {"infrastructure"})
+        signs_in = profile.authorities == {"infrastructure"} and Kind.SIGNATURE in profile.kinds
+        assert bool(tls) == signs_in
+
+
+def test_slots_of_the_organisation_are_sealed_to_and_nothing_else():
+    """Their certificates are of the authority that certifies API clients, and open no door."""
+    slot = certificate_profile("kem-slot")
+    assert slot.key_usages == {KeyUsage.KEY_ENCIPHERMENT}
+    assert slot.kinds == {Kind.KEM}
+    for name in ("X25519", "ECDH-P256"):  # which would agree, and not encipher
+        with pytest.raises(ProfileError):
+            slot.key_usage(algorithm(name))
 
 
 def test_kem_keys_get_no_signing_usage_and_post_quantum_ones_only_encipherment():
