@@ -22,7 +22,12 @@ from pki.certificates import CertificateFactory, CertificateRequest, Issued, Iss
 from pki.crl import PreparedCrl
 from pki.keys import PublicKey, encode_spki, parse_public_key
 from pki.names import Subject, device_uri, principal_uri
-from pki.profiles import CertificateProfile, certificate_profile, certificate_profiles
+from pki.profiles import (
+    SCHEME_USAGES,
+    CertificateProfile,
+    certificate_profile,
+    certificate_profiles,
+)
 from pki.structure import split
 from policies.algorithms import Algorithm, Kind, Scheme, algorithm, algorithms
 from policies.decisions import Protection
@@ -236,6 +241,7 @@ def certifiable() -> list[tuple[str, str]]:
         for profile in certificate_profiles().values()
         for row in algorithms()
         if row.kind in profile.kinds & {Kind.SIGNATURE, Kind.KEM}
+        and profile.key_usages & SCHEME_USAGES[row.scheme]
     ]
 
 
