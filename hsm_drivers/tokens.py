@@ -3,6 +3,7 @@
 `SingleToken` is the service with one token, opened in the signer itself.
 """
 
+import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from hsm_drivers.errors import (
     TokenUnavailableError,
     UnsupportedError,
 )
-from hsm_drivers.ports import Driver, KeyLabel
+from hsm_drivers.ports import Driver, KeyLabel, TokenStatus
+from policies.algorithms import algorithms
 
 SLICE_SECONDS = 0.1
 """How long calls are made before something else may happen."""
@@ -52,9 +54,27 @@ class Tokens(Protocol):
         """Make the calls; a failed one never sinks the others."""
         ...
 
+    def statuses(self) -> list[TokenStatus]:
+        """How each of them is, in the order of `names`; in process by a round trip."""
+        ...
+
+    def tend(self) -> float:
+        """Look after them without waiting; answers in how many seconds to do so again."""
+        ...
+
     def close(self) -> None:
         """Let all tokens go."""
         ...
+
+
+def drained(work: Performing) -> list[bytes | HsmError]:
+    """The calls' outcomes, for those who have nothing else to do meanwhile."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            outcomes: list[bytes | HsmError] = done.value
+            return outcomes
 
 
 class SingleToken:
@@ -100,6 +120,22 @@ class SingleToken:
             except HsmError as error:
                 outcomes.append(error)
         return outcomes
+
+    def statuses(self) -> list[TokenStatus]:
+        """As `Tokens.statuses`."""
+        driver = self._driver
+        names = [row.name for row in algorithms()]
+        try:
+            driver.random(16)
+            made = tuple(name for name in names if not driver.lacking(name))
+            said = driver.capabilities
+        except HsmError as error:
+            return [TokenStatus("", driver.name, False, str(error), frozenset(), ())]
+        return [TokenStatus("", driver.name, True, "the token answers", said, made)]
+
+    def tend(self) -> float:
+        """As `Tokens.tend`: a token without processes needs nothing."""
+        return math.inf
 
     def close(self) -> None:
         """As `Tokens.close`."""
