@@ -348,6 +348,8 @@ class EventType(StrEnum):
     DEVICE_RENEWED = "device.renewed"
     DEVICE_REVOKED = "device.revoked"
     USER_REVOKED = "user.revoked"
+    RECOVERY_KEY_REGISTERED = "recovery.key-registered"
+    SERVICE_RESTORED = "service.restored"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from kms.audit.findings import Check
 from kms.audit.history import History
 from kms.audit.layout import Record
 from kms.audit.names import Names
+from kms.audit.restores import check_restores
 from policies.policy import Policy
 
 
@@ -99,6 +100,7 @@ def assess(record: Record, given: Given) -> Assessment:
         _check_files(record),
         *(check for epoch in epochs for check in epoch.checks),
         check_beginnings(epochs),
+        check_restores(epochs),
         history_check,
         receipts.check_receipts(record.receipts, record.certificates, epochs, events, known),
         match_check,

@@ -41,6 +41,20 @@ DETAIL: dict[EventType, dict[str, type]] = {
         "next_update": str,
     },
     EventType.CRL_ORPHANED: {"authority": str, "number": int},
+    EventType.RECOVERY_KEY_REGISTERED: {
+        "recovery_key": str,
+        "algorithm": str,
+        "public_key_sha256": str,
+        "quorum": int,
+        "shares": int,
+    },
+    EventType.SERVICE_RESTORED: {
+        "backup": str,
+        "made": str,
+        "origin": str,
+        "size": int,
+        "root": str,
+    },
 }
 """What the detail of an event must hold, by type."""
 

@@ -179,6 +179,15 @@ def check_settings(connection: Connection, url: str) -> list[str]:
     return problems
 
 
+def copy_into(connection: Connection, target: Path) -> None:
+    """Write all live rows, as one commit left them, into an empty file.
+
+    https://www.sqlite.org/lang_vacuum.html, section 3: one read transaction, which holds up nobody
+    (`Connection.backup` begins anew whenever another process has written). Not synced.
+    """
+    connection.exec_driver_sql("VACUUM INTO ?", (str(target),))
+
+
 def check_pages(connection: Connection) -> list[str]:
     """What SQLite's own check of its pages finds."""
     found = connection.exec_driver_sql("PRAGMA quick_check(10)").scalars().all()

@@ -49,6 +49,12 @@ def current(url: str) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
+def is_known(number: str) -> bool:
+    """Whether this program has the migration of that number; a newer one has more."""
+    scripts = ScriptDirectory(str(_SCRIPTS), version_locations=[str(_VERSIONS)])
+    return number in {script.revision for script in scripts.walk_revisions()}
+
+
 def check(url: str) -> list[str]:
     """Where the database's schema differs from this program's tables; empty if nowhere.
 

@@ -43,7 +43,7 @@ def test_a_good_record_reads_as_a_table(record: Path, capsys: pytest.CaptureFixt
     assert err == ""
     lines = out.splitlines()
     verdicts = [line.split()[0] for line in lines[:-1]]
-    assert verdicts == ["ok", "note:", *["ok"] * 14]
+    assert verdicts == ["ok", "note:", *["ok"] * 15]
     assert lines[-1] == "verdict: every check holds for 25 events of log.interior.example/1"
 
 
