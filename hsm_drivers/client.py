@@ -1,4 +1,7 @@
-"""The signer from the other side of its socket: `ports.StatementSigner` for asyncio."""
+"""The signer from the other side of its socket, for asyncio.
+
+`ports.StatementSigner` and `ports.ServiceKeys`.
+"""
 
 import asyncio
 import itertools
@@ -8,11 +11,13 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from hsm_drivers import frames
 from hsm_drivers.errors import HsmError, StatementRefusedError, TokenUnavailableError
+from hsm_drivers.operations import ServiceCall
 from hsm_drivers.ports import (
     JournalEntry,
     JournalSeal,
@@ -20,8 +25,10 @@ from hsm_drivers.ports import (
     KeyLabel,
     KeyRecord,
     KeySpec,
+    Operation,
     SignerHealth,
     Statement,
+    TokenStatus,
 )
 
 Observer = Callable[[str, float, str], None]
@@ -86,9 +93,16 @@ class SignerClient:
         return outcomes
 
     async def keys(self) -> list[KeyRecord]:
-        """As `ports.StatementSigner.keys`."""
-        request = frames.ReadKeys(next(self._ids))
-        return (await self._ask("keys", request, frames.KeysRead)).records
+        """As `ports.ServiceKeys.keys`; read in pages."""
+        records: list[KeyRecord] = []
+        more = True
+        while more:
+            after = records[-1].label if records else KeyLabel("")
+            request = frames.ReadKeys(next(self._ids), after)
+            page = await self._ask("keys", request, frames.KeysRead)
+            records += page.records
+            more = page.more and bool(page.records)
+        return records
 
     async def attributes(self, label: KeyLabel) -> KeyAttributes:
         """As `ports.StatementSigner.attributes`."""
@@ -127,8 +141,43 @@ class SignerClient:
             spec.purposes,
             constraints,
             spec.ceremony_only,
+            spec.operations,
+            spec.token,
+            spec.components,
         )
         return (await self._ask("generate", request, frames.Generated)).record
+
+    async def use(self, calls: Sequence[ServiceCall]) -> list[tuple[bytes, ...] | HsmError]:
+        """As `ports.ServiceKeys.use`; a batch too large for one frame goes as several."""
+        outcomes: list[tuple[bytes, ...] | HsmError] = []
+        for part in frames.call_parts(calls):
+            outcomes += await self._use_part(part)
+        return outcomes
+
+    async def tokens(self) -> list[TokenStatus]:
+        """As `ports.ServiceKeys.tokens`."""
+        request = frames.ReadTokens(next(self._ids))
+        return (await self._ask("tokens", request, frames.TokensRead)).tokens
+
+    async def narrow(self, label: KeyLabel, operations: Sequence[Operation]) -> None:
+        """As `ports.ServiceKeys.narrow`."""
+        request = frames.Narrow(next(self._ids), label, tuple(operations))
+        await self._ask("narrow", request, frames.Changed)
+
+    async def schedule_destruction(self, label: KeyLabel, at: datetime) -> None:
+        """As `ports.ServiceKeys.schedule_destruction`."""
+        request = frames.ScheduleDestruction(next(self._ids), label, at)
+        await self._ask("schedule-destruction", request, frames.Changed)
+
+    async def cancel_destruction(self, label: KeyLabel) -> None:
+        """As `ports.ServiceKeys.cancel_destruction`."""
+        request = frames.CancelDestruction(next(self._ids), label)
+        await self._ask("cancel-destruction", request, frames.Changed)
+
+    async def destroy(self, label: KeyLabel) -> tuple[str, ...]:
+        """As `ports.ServiceKeys.destroy`."""
+        request = frames.Destroy(next(self._ids), label)
+        return (await self._ask("destroy", request, frames.Destroyed)).tokens
 
     async def aclose(self) -> None:
         """Close the connection; what still waits fails with `TokenUnavailableError`."""
@@ -144,6 +193,20 @@ class SignerClient:
         return [
             outcome if isinstance(outcome, bytes) else frames.raised(outcome)
             for outcome in outcomes
+        ]
+
+    async def _use_part(self, part: list[ServiceCall]) -> list[tuple[bytes, ...] | HsmError]:
+        try:
+            answer = await self._ask("use", frames.Use(next(self._ids), part), frames.Used)
+        except TokenUnavailableError:
+            raise
+        except HsmError as error:
+            return [error] * len(part)
+        if len(answer.outcomes) != len(part):
+            raise TokenUnavailableError("the signer answered for another number of calls")
+        return [
+            outcome.answer if isinstance(outcome, frames.Done) else frames.raised(outcome.error)
+            for outcome in answer.outcomes
         ]
 
     async def _ask(self, operation: str, request: frames.Request, expected: type[_A]) -> _A:
@@ -208,7 +271,7 @@ class SignerClient:
         number = next(self._ids)
         try:
             async with asyncio.timeout(self._greeting):
-                await connection.exchange(number, frames.encode(frames.ReadKeys(number)))
+                await connection.exchange(number, frames.encode(frames.ReadKeys(number, limit=0)))
         except TimeoutError:
             await connection.aclose()
             raise self._no_answer() from None

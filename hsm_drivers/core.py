@@ -13,7 +13,9 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
+from hsm_drivers import making
 from hsm_drivers.calls import SignCall
 from hsm_drivers.errors import (
     HsmError,
@@ -23,6 +25,7 @@ from hsm_drivers.errors import (
 )
 from hsm_drivers.journal import MAX_BATCH, Intent, acceptable
 from hsm_drivers.memory import Draft
+from hsm_drivers.opened import Opened, open_wrapped, opened
 from hsm_drivers.ports import (
     CheckContext,
     Checked,
@@ -38,15 +41,16 @@ from hsm_drivers.ports import (
     StatementChecker,
 )
 from hsm_drivers.rates import Rates
+from hsm_drivers.service_keys import RESERVED_PREFIXES, ServiceKeyring, ServiceLimits
 from hsm_drivers.state import SignerState
 from hsm_drivers.tokens import Job, Tokens
 from hsm_drivers.verification import Signed, Verification, verifiable
-from policies.decisions import Protection
 
 Signing = Generator[None, None, list[bytes | HsmError]]
 """A batch being signed, slice by slice."""
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _LABEL = re.compile(r"[a-z0-9-]{1,64}")
 
 
@@ -67,6 +71,7 @@ class SignerCore:
         ceremony: bool = False,
         now: Callable[[], datetime] = utc_now,
         rates: Rates | None = None,
+        limits: ServiceLimits | None = None,
     ) -> None:
         """Take the parts.
 
@@ -77,6 +82,7 @@ class SignerCore:
             ceremony: Whether keys may be made.
             now: Clock, aware: checkers, journal and the records of new keys go by it.
             rates: How much each key signs; without them, as much as is asked for.
+            limits: On service keys.
         """
         self._tokens = tokens
         self._driver = tokens.driver("")
@@ -86,16 +92,11 @@ class SignerCore:
         self._now = now
         self._rates = rates or Rates({})
         self._verification = Verification()
+        self.service = ServiceKeyring(tokens, state.service, now, limits or ServiceLimits())
 
     def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
         """A signature or an error for each statement, in order; see `ports.StatementSigner`."""
-        work = self.signing(statements)
-        while True:
-            try:
-                next(work)
-            except StopIteration as done:
-                outcomes: list[bytes | HsmError] = done.value
-                return outcomes
+        return whole(self.signing(statements))
 
     def signing(self, statements: Sequence[Statement]) -> Signing:
         """As `sign`, with a pause every `tokens.SLICE_SECONDS`; its value is the answer.
@@ -108,12 +109,32 @@ class SignerCore:
         return outcomes
 
     def keys(self) -> list[KeyRecord]:
-        """Records of all keys."""
-        return self._state.records()
+        """Records of all keys, without what is wrapped; those that sign statements first."""
+        return [making.bare(record) for record in self._records()]
+
+    def keys_after(self, label: KeyLabel, limit: int) -> tuple[list[KeyRecord], bool]:
+        """At most so many of `keys` behind that of the label, and whether there are more."""
+        records = self._records()
+        places = (at for at, record in enumerate(records, 1) if record.label == label)
+        start = next(places, 0) if label else 0
+        page = records[start : start + limit]
+        return [making.bare(record) for record in page], start + limit < len(records)
+
+    def _records(self) -> list[KeyRecord]:
+        return self._state.records() + self.service.records()
 
     def attributes(self, label: KeyLabel) -> KeyAttributes:
-        """A recorded key's attributes, read from the token now."""
-        return self._driver.attributes(self._state.record(label).label)
+        """Attributes of a key that signs statements, read from its token now.
+
+        What a wrapped one has is its record's, if the key that wraps it is there.
+        """
+        record = self._state.record(label)
+        driver = self._tokens.driver(record.home)
+        read = [driver.attributes(part.label) for part in making.held(record) if not part.wrapped]
+        if read:
+            return read[0]
+        driver.attributes(making.held(record)[0].label)
+        return record.attributes
 
     def journal(self, after: int, limit: int) -> list[JournalEntry]:
         """Journal entries with a counter above `after`, oldest first."""
@@ -139,7 +160,7 @@ class SignerCore:
             [statement], time.monotonic(), self._state.has
         ).values():
             raise refused
-        outcomes: list[bytes | HsmError] = [self._driver.sign(label, text)]
+        outcomes = whole(self._signatures([statement]))
         self._withhold_wrong([statement], outcomes)
         if isinstance(outcomes[0], HsmError):
             raise outcomes[0]
@@ -167,11 +188,16 @@ class SignerCore:
             rates=self._rates.now(time.monotonic()),
             journal_writes=self._state.journal.writes,
             journal_seconds=self._state.journal.seconds,
+            service=self.service.status(),
         )
 
     def _lacking(self) -> tuple[str, ...]:
-        names = sorted({record.algorithm for record in self._state.records()})
-        needs = {name: self._driver.lacking(name) for name in names}
+        wanted = {
+            (record.home, making.WRAPPING if part.wrapped else part.algorithm)
+            for record in self._state.records()
+            for part in making.held(record)
+        }
+        needs = {name: self._tokens.driver(home).lacking(name) for home, name in sorted(wanted)}
         return tuple(f"{name} needs {', '.join(them)}" for name, them in needs.items() if them)
 
     def generate(self, spec: KeySpec) -> KeyRecord:
@@ -183,31 +209,24 @@ class SignerCore:
             StatementRefusedError: The label is malformed or taken, a purpose has no checker, or
                 `ceremony_only` names one that the key has not.
         """
+        if spec.operations:
+            return self.service.generate(spec)
         if not self._ceremony:
             raise UnsupportedError("keys are made in a ceremony only; this signer runs for service")
         self._refuse_bad(spec)
-        self._refuse_leftover(spec.label)
-        key_id, public_key, attributes = self._driver.generate(spec.label, spec.algorithm)
-        record = KeyRecord(
-            label=spec.label,
-            key_id=key_id,
-            algorithm=spec.algorithm,
-            purposes=spec.purposes,
-            constraints=spec.constraints,
-            protection=Protection.TOKEN,
-            public_key=public_key,
-            attributes=attributes,
-            token=self._driver.name,
-            created=self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            ceremony_only=spec.ceremony_only,
-        )
+        making.refuse_taken(self._tokens.driver(spec.token), making.plan(spec))
+        record = making.make(self._tokens, spec, self._now())
         self._state.add(record)
-        return record
+        return making.bare(record)
 
     def _refuse_bad(self, spec: KeySpec) -> None:
         if not _LABEL.fullmatch(spec.label):
             raise StatementRefusedError(
                 f"{spec.label[:80]!r} is no key label: 1 to 64 of a-z, 0-9 and -"
+            )
+        if spec.label.startswith(RESERVED_PREFIXES):
+            raise StatementRefusedError(
+                f"{spec.label!r} is a label of the signer's own; begin it otherwise"
             )
         if self._state.has(spec.label):
             raise StatementRefusedError(
@@ -223,19 +242,12 @@ class SignerCore:
                 f"this signer cannot check statements for {', '.join(sorted(unknown))}"
             )
 
-    def _refuse_leftover(self, label: KeyLabel) -> None:
-        """A crash between token and record leaves a key that no ceremony answers for."""
-        if label in self._driver.labels():
-            raise TokenFailureError(
-                f"token {self._driver.name!r} holds a key called {label!r} that has no record: a"
-                " ceremony was interrupted, or it is another system's. Delete it (pkcs11-tool"
-                " --delete-object) or choose another label"
-            )
-
     def _compare_keys(self) -> None:
         """A token swapped or restored under the signer shows as another key under a known label."""
         for record in self._state.records():
-            if self._driver.public_key(record.label) != record.public_key:
+            if any(part.wrapped for part in record.components):
+                self.attributes(record.label)
+            elif self._tokens.driver(record.home).public_key(record.label) != record.public_key:
                 raise TokenFailureError(
                     f"the token's key {record.label!r} is not the one that the ceremony made;"
                     " connect the right token"
@@ -330,8 +342,7 @@ class SignerCore:
     ) -> Signing:
         """Sign what was accepted."""
         accepted = [place for place, verdict in enumerate(verdicts) if isinstance(verdict, Checked)]
-        jobs = [self._job(statements[place]) for place in accepted]
-        made = yield from self._tokens.perform(jobs)
+        made = yield from self._signatures([statements[place] for place in accepted])
         outcomes: list[bytes | HsmError] = [
             verdict if isinstance(verdict, HsmError) else b"" for verdict in verdicts
         ]
@@ -339,9 +350,24 @@ class SignerCore:
             outcomes[place] = outcome
         return outcomes
 
-    def _job(self, statement: Statement) -> Job:
-        record = self._state.record(statement.key)
-        return Job(record.places, SignCall(statement.key, statement.message))
+    def _signatures(self, statements: Sequence[Statement]) -> Signing:
+        """By the tokens, or by keys that they open for this batch."""
+        records = {item.key: self._state.record(item.key) for item in statements}
+        keys = yield from open_wrapped(self._tokens, records.values())
+        outcomes: list[bytes | HsmError] = [b""] * len(statements)
+        places, jobs = [], []
+        for place, statement in enumerate(statements):
+            record = records[statement.key]
+            if record.components:
+                outcomes[place] = _sign_opened(keys, record, statement)
+                yield
+            else:
+                places.append(place)
+                jobs.append(Job(record.places, SignCall(record.label, statement.message)))
+        made = yield from self._tokens.perform(jobs)
+        for place, outcome in zip(places, made, strict=True):
+            outcomes[place] = outcome
+        return outcomes
 
     def _withhold_wrong(
         self, statements: Sequence[Statement], outcomes: list[bytes | HsmError]
@@ -358,6 +384,24 @@ class SignerCore:
                     " withheld. See to the token, its module and the link to it"
                 )
                 _log.error("%s", outcomes[at])
+
+
+def whole(work: Generator[None, None, _T]) -> _T:
+    """All slices at once."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            value: _T = done.value
+            return value
+
+
+def _sign_opened(keys: Opened, record: KeyRecord, statement: Statement) -> bytes | HsmError:
+    (part,) = record.components
+    try:
+        return opened(keys, part).operate(statement.message)
+    except HsmError as error:
+        return error
 
 
 def _origin(statement: Statement) -> str:

@@ -6,6 +6,7 @@ unknown fields, wrong types and anything larger than the limits here, by closing
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -22,21 +23,32 @@ from hsm_drivers.framing import (
     encode,
 )
 from hsm_drivers.journal import MAX_BATCH
+from hsm_drivers.operations import ServiceCall, SignDigest, SignMessage
 from hsm_drivers.ports import (
+    Component,
     JournalEntry,
     JournalSeal,
     KeyAttributes,
     KeyLabel,
     KeyRecord,
+    Operation,
     Purpose,
     SignerHealth,
     Statement,
+    TokenStatus,
 )
 
 __all__ = ["HEADER", "MAX_FRAME", "FrameBuffer", "FrameError", "checked_size", "encode"]
 
 MAX_PAGE = 10_000
 """Most journal entries in one answer."""
+
+MAX_CALLS = 1_000
+"""Most service calls in one request: what is urgent waits for them."""
+MAX_RECORDS = 500
+"""Most key records in one answer."""
+MAX_SIGNATURE = 5_120
+"""Bytes; of ML-DSA-87, with what stands around it on the wire."""
 
 _OVERHEAD = 256
 """Bytes of a statement on the wire besides message and evidence, at most."""
@@ -64,7 +76,10 @@ class Sign(_Message, frozen=True, tag="sign"):
 
 
 class ReadKeys(_Message, frozen=True, tag="keys"):
-    """Read all records."""
+    """Read a page of the records: those after the one of that label, empty for the first page."""
+
+    after: KeyLabel = KeyLabel("")
+    limit: Annotated[int, Meta(ge=0, le=MAX_RECORDS)] = MAX_RECORDS
 
 
 class ReadAttributes(_Message, frozen=True, tag="attributes"):
@@ -98,6 +113,45 @@ class Generate(_Message, frozen=True, tag="generate"):
     purposes: tuple[Purpose, ...]
     constraints: dict[Purpose, dict[str, Any]]
     ceremony_only: tuple[Purpose, ...]
+    operations: tuple[Operation, ...] = ()
+    token: str = ""
+    components: tuple[Component, ...] = ()
+
+
+class Use(_Message, frozen=True, tag="use"):
+    """Make a batch of calls with service keys."""
+
+    calls: Annotated[list[ServiceCall], Meta(max_length=MAX_CALLS)]
+
+
+class ReadTokens(_Message, frozen=True, tag="tokens"):
+    """Ask how the tokens are."""
+
+
+class Narrow(_Message, frozen=True, tag="narrow"):
+    """Leave a service key these operations alone."""
+
+    label: KeyLabel
+    operations: tuple[Operation, ...]
+
+
+class ScheduleDestruction(_Message, frozen=True, tag="schedule-destruction"):
+    """Let a service key be destroyed from then on."""
+
+    label: KeyLabel
+    at: Annotated[datetime, Meta(tz=True)]
+
+
+class CancelDestruction(_Message, frozen=True, tag="cancel-destruction"):
+    """Let a service key stay."""
+
+    label: KeyLabel
+
+
+class Destroy(_Message, frozen=True, tag="destroy"):
+    """Destroy a service key that is due."""
+
+    label: KeyLabel
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -119,10 +173,47 @@ class Signed(_Message, frozen=True, tag="signed"):
     outcomes: list[bytes | Refusal]
 
 
+class Done(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=0
+):
+    """A call's answer."""
+
+    answer: tuple[bytes, ...]
+
+
+class Undone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
+    """A call's error."""
+
+    error: Refusal
+
+
+class Used(_Message, frozen=True, tag="used"):
+    """Answer or error for each call, in order."""
+
+    outcomes: list[Done | Undone]
+
+
+class TokensRead(_Message, frozen=True, tag="tokens-read"):
+    """Answer to `ReadTokens`."""
+
+    tokens: list[TokenStatus]
+
+
+class Changed(_Message, frozen=True, tag="changed"):
+    """What was to be changed of a key is changed."""
+
+
+class Destroyed(_Message, frozen=True, tag="destroyed"):
+    """Answer to `Destroy`: the names of the tokens that held the key."""
+
+    tokens: tuple[str, ...]
+
+
 class KeysRead(_Message, frozen=True, tag="keys-read"):
     """Answer to `ReadKeys`."""
 
     records: list[KeyRecord]
+    more: bool = False
 
 
 class AttributesRead(_Message, frozen=True, tag="attributes-read"):
@@ -155,7 +246,21 @@ class Generated(_Message, frozen=True, tag="generated"):
     record: KeyRecord
 
 
-Request = Sign | ReadKeys | ReadAttributes | ReadJournal | ReadHealth | Generate | SealJournal
+Request = (
+    Sign
+    | ReadKeys
+    | ReadAttributes
+    | ReadJournal
+    | ReadHealth
+    | Generate
+    | SealJournal
+    | Use
+    | ReadTokens
+    | Narrow
+    | ScheduleDestruction
+    | CancelDestruction
+    | Destroy
+)
 Answer = (
     Failed
     | Signed
@@ -165,6 +270,10 @@ Answer = (
     | HealthRead
     | Generated
     | JournalSealed
+    | Used
+    | TokensRead
+    | Changed
+    | Destroyed
 )
 
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
@@ -202,6 +311,25 @@ def parts(statements: Sequence[Statement]) -> Iterator[list[StatementFrame]]:
         part.append(
             StatementFrame(statement.key, statement.purpose, statement.message, statement.evidence)
         )
+    if part:
+        yield part
+
+
+def call_parts(calls: Sequence[ServiceCall]) -> Iterator[list[ServiceCall]]:
+    """Cut a batch into those that fit a frame, and whose answers do; as `parts`."""
+    part: list[ServiceCall] = []
+    room = MAX_FRAME
+    for call in calls:
+        size = _OVERHEAD + sum(
+            len(value) for value in msgspec.structs.astuple(call) if isinstance(value, bytes)
+        )
+        if isinstance(call, SignMessage | SignDigest):
+            size = max(size, MAX_SIGNATURE)
+        if part and (size > room or len(part) == MAX_CALLS):
+            yield part
+            part, room = [], MAX_FRAME
+        room -= size
+        part.append(call)
     if part:
         yield part
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from hsm_drivers.core import SignerCore, utc_now
+from hsm_drivers.core import SignerCore, utc_now, whole
 from hsm_drivers.errors import HsmError
+from hsm_drivers.operations import ServiceCall
 from hsm_drivers.ports import (
     Driver,
     JournalEntry,
@@ -12,29 +13,34 @@ from hsm_drivers.ports import (
     KeyLabel,
     KeyRecord,
     KeySpec,
+    Operation,
     Purpose,
     SignerHealth,
     Statement,
     StatementChecker,
+    TokenStatus,
 )
+from hsm_drivers.service_keys import ServiceLimits
 from hsm_drivers.state import SignerState
 from hsm_drivers.tokens import SingleToken
 
 
 class InProcessSigner:
-    """`ports.StatementSigner` over a driver in this very process."""
+    """`ports.StatementSigner` and `ports.ServiceKeys` over drivers in this very process."""
 
     def __init__(
         self,
-        driver: Driver,
+        driver: Driver | SingleToken,
         checkers: Mapping[Purpose, StatementChecker],
         state: SignerState,
         *,
         ceremony: bool = True,
         now: Callable[[], datetime] = utc_now,
+        limits: ServiceLimits | None = None,
     ) -> None:
-        """As `SignerCore`."""
-        self._core = SignerCore(SingleToken(driver), checkers, state, ceremony=ceremony, now=now)
+        """As `SignerCore`; a driver is the service's own and only token."""
+        tokens = driver if isinstance(driver, SingleToken) else SingleToken(driver)
+        self._core = SignerCore(tokens, checkers, state, ceremony=ceremony, now=now, limits=limits)
 
     async def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
         """As `ports.StatementSigner.sign`."""
@@ -59,3 +65,27 @@ class InProcessSigner:
     async def generate(self, spec: KeySpec) -> KeyRecord:
         """As `ports.StatementSigner.generate`."""
         return self._core.generate(spec)
+
+    async def use(self, calls: Sequence[ServiceCall]) -> list[tuple[bytes, ...] | HsmError]:
+        """As `ports.ServiceKeys.use`."""
+        return whole(self._core.service.using(calls))
+
+    async def tokens(self) -> list[TokenStatus]:
+        """As `ports.ServiceKeys.tokens`."""
+        return self._core.service.tokens()
+
+    async def narrow(self, label: KeyLabel, operations: Sequence[Operation]) -> None:
+        """As `ports.ServiceKeys.narrow`."""
+        self._core.service.narrow(label, operations)
+
+    async def schedule_destruction(self, label: KeyLabel, at: datetime) -> None:
+        """As `ports.ServiceKeys.schedule_destruction`."""
+        self._core.service.schedule_destruction(label, at)
+
+    async def cancel_destruction(self, label: KeyLabel) -> None:
+        """As `ports.ServiceKeys.cancel_destruction`."""
+        self._core.service.cancel_destruction(label)
+
+    async def destroy(self, label: KeyLabel) -> tuple[str, ...]:
+        """As `ports.ServiceKeys.destroy`."""
+        return self._core.service.destroy(label)

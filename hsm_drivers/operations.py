@@ -9,7 +9,9 @@ import msgspec
 from hsm_drivers.ports import KeyLabel, Operation
 
 
-class _ServiceCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+class _ServiceCall(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False
+):
     """Root of all calls."""
 
     key: KeyLabel
@@ -68,7 +70,7 @@ class Rewrap(_ServiceCall, frozen=True, tag="rewrap"):
 
 
 class NewDataKey(_ServiceCall, frozen=True, tag="data-key"):
-    """Random bytes of the token; answers them as `Encrypt` would, and plain too where wanted."""
+    """Random bytes of the token, 16 to 64; answers them as `Encrypt` would, and plain if wanted."""
 
     size: int
     associated: bytes
@@ -76,7 +78,11 @@ class NewDataKey(_ServiceCall, frozen=True, tag="data-key"):
 
 
 class WrapKey(_ServiceCall, frozen=True, tag="wrap"):
-    """Answers the bytes wrapped (RFC 5649)."""
+    """Answers 1 to `wrapping.MAX_WRAPPED` bytes wrapped.
+
+    RFC 5649, of a block that says how many they are: not every token wraps other sizes than
+    multiples of 8 bytes.
+    """
 
     plaintext: bytes
 
@@ -88,7 +94,11 @@ class UnwrapKey(_ServiceCall, frozen=True, tag="unwrap"):
 
 
 class Decapsulate(_ServiceCall, frozen=True, tag="decapsulate"):
-    """Answers the shared secret, of a hybrid that of its combiner."""
+    """Answers the KEM's shared secret.
+
+    Of ECDH and X25519 that of DHKEM (RFC 9180, 4.1), of a hybrid that of its combiner. A wrong
+    ciphertext of ML-KEM gives a wrong secret and no error.
+    """
 
     ciphertext: bytes
 

@@ -286,6 +286,25 @@ class KeyRate:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """What the signer does for clients' keys.
+
+    Attributes:
+        keys: How many serve.
+        unfinished: Labels of those that were not made whole and wait for their token to be undone.
+        keys_per_hour: The most that are made at once, and in every hour after that.
+        keys_left: What may be made now.
+        calls: Operation, calls, and how many of them failed, since the signer started.
+    """
+
+    keys: int = 0
+    unfinished: tuple[KeyLabel, ...] = ()
+    keys_per_hour: int = 0
+    keys_left: int = 0
+    calls: tuple[tuple[Operation, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SignerHealth:
     """State of the signer and its token, measured by a round trip to the token.
 
@@ -299,6 +318,7 @@ class SignerHealth:
         rates: Of the keys that were used since the signer started.
         journal_writes: Batches journalled since the signer started.
         journal_seconds: How long those took altogether, until they were on disk.
+        service: Of service keys.
     """
 
     token: str
@@ -311,6 +331,7 @@ class SignerHealth:
     rates: tuple[KeyRate, ...] = field(default=())
     journal_writes: int = field(default=0)
     journal_seconds: float = field(default=0.0)
+    service: ServiceStatus = ServiceStatus()
 
 
 class MessageSigner(Protocol):
@@ -598,7 +619,16 @@ class ServiceKeys(Protocol):
         ...
 
     async def generate(self, spec: KeySpec) -> KeyRecord:
-        """Make a service key and fix its record; in service, too."""
+        """Make a service key and fix its record; in service, too.
+
+        Asked again with the same spec, it answers the record: the first answer may have got lost.
+
+        Raises:
+            StatementRefusedError: The label is not `s-<32 hex>-<number>` or was used before, or the
+                algorithm does not do these operations.
+            RateExceededError: Enough were made in this hour.
+            UnsupportedError: The token lacks the algorithm, or a part is not held in that way.
+        """
         ...
 
     async def keys(self) -> list[KeyRecord]:
@@ -619,6 +649,8 @@ class ServiceKeys(Protocol):
 
     async def schedule_destruction(self, label: KeyLabel, at: datetime) -> None:
         """Let a service key be destroyed from that moment on; not before the signer's own delay.
+
+        Its clock and the caller's may differ by five minutes.
 
         Raises:
             StatementRefusedError: Too early, or not a service key.

@@ -27,8 +27,8 @@ _account: Callable[[Statement], Account] = attrgetter("key", "purpose")
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """Statements that may be asked for now, as of `filled` on the caller's clock."""
+class Bucket:
+    """What may be asked for now, as of `filled` on the caller's clock."""
 
     limit: int
     left: float
@@ -36,6 +36,7 @@ class _Bucket:
     refused: int = 0
 
     def refill(self, now: float) -> None:
+        """Let in what has come since, up to an hour's worth."""
         self.left = min(self.limit, self.left + (now - self.filled) * self.limit / HOUR)
         self.filled = now
 
@@ -66,7 +67,7 @@ class Rates:
         """
         self._per_hour = per_hour
         self._signed = dict(signed or {})
-        self._buckets: dict[Account, _Bucket] = {}
+        self._buckets: dict[Account, Bucket] = {}
 
     def refusals(
         self, statements: Sequence[Statement], now: float, known: Callable[[KeyLabel], bool]
@@ -101,14 +102,14 @@ class Rates:
 
     def _bucket(
         self, account: Account, now: float, known: Callable[[KeyLabel], bool]
-    ) -> _Bucket | None:
+    ) -> Bucket | None:
         bucket = self._buckets.get(account)
         if bucket is None:
             limit = self._per_hour.get(account[1])
             if limit is None or not known(account[0]):
                 return None
             left = max(0, limit - self._signed.get(account, 0))
-            bucket = self._buckets[account] = _Bucket(limit, left, now)
+            bucket = self._buckets[account] = Bucket(limit, left, now)
         bucket.refill(now)
         return bucket
 

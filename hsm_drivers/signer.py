@@ -31,6 +31,7 @@ from hsm_drivers.core import SignerCore, utc_now
 from hsm_drivers.errors import HsmError, UnsupportedError
 from hsm_drivers.ports import KeySpec, Purpose, Statement, StatementChecker
 from hsm_drivers.rates import Rates
+from hsm_drivers.service_keys import ServiceLimits
 from hsm_drivers.state import SignerState
 from hsm_drivers.stopping import stop_signals
 from hsm_drivers.tokens import Tokens
@@ -58,6 +59,7 @@ def serve(
     allowed_uids: frozenset[int],
     rates: Rates | None = None,
     now: Callable[[], datetime] = utc_now,
+    limits: ServiceLimits | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; the batch at hand is finished and answered first.
 
@@ -72,21 +74,37 @@ def serve(
         allowed_uids: Users whose processes may connect (SO_PEERCRED); others are closed at once.
         rates: How much each key signs; without them, as much as is asked for.
         now: Clock, as `SignerCore` has it.
+        limits: On service keys.
     """
-    core = SignerCore(tokens, checkers, state, ceremony=ceremony, now=now, rates=rates)
+    core = SignerCore(
+        tokens, checkers, state, ceremony=ceremony, now=now, rates=rates, limits=limits
+    )
     with stop_signals() as stop:
         _Server(core, listener, stop, allowed_uids).run()
 
 
-Question = frames.ReadKeys | frames.ReadAttributes | frames.ReadJournal | frames.ReadHealth
+Question = (
+    frames.ReadKeys
+    | frames.ReadAttributes
+    | frames.ReadJournal
+    | frames.ReadHealth
+    | frames.ReadTokens
+)
 """What is answered at once, in the middle of a batch too."""
-Order = frames.Sign | frames.Generate | frames.SealJournal
+Change = (
+    frames.Generate
+    | frames.SealJournal
+    | frames.Narrow
+    | frames.ScheduleDestruction
+    | frames.CancelDestruction
+    | frames.Destroy
+)
+Batch = frames.Sign | frames.Use
+Order = Batch | Change
 """What is done in turn, one at a time."""
 
 
-def answer(
-    core: SignerCore, request: Question | frames.Generate | frames.SealJournal
-) -> frames.Answer:
+def answer(core: SignerCore, request: Question | Change) -> frames.Answer:
     """Do what is asked; errors are answers too."""
     try:
         return _answer(core, request)
@@ -94,24 +112,45 @@ def answer(
         return frames.Failed(request.id, frames.refusal(error))
 
 
-def _answer(
-    core: SignerCore, request: Question | frames.Generate | frames.SealJournal
-) -> frames.Answer:
+def _answer(core: SignerCore, request: Question | Change) -> frames.Answer:
+    if isinstance(request, Question):
+        return _told(core, request)
+    return _changed(core, request)
+
+
+def _told(core: SignerCore, request: Question) -> frames.Answer:
     match request:
         case frames.ReadKeys():
-            return frames.KeysRead(request.id, core.keys())
+            return frames.KeysRead(request.id, *core.keys_after(request.after, request.limit))
         case frames.ReadAttributes():
             return frames.AttributesRead(request.id, core.attributes(request.label))
         case frames.ReadJournal():
             return frames.JournalRead(request.id, core.journal(request.after, request.limit))
         case frames.ReadHealth():
             return frames.HealthRead(request.id, core.health())
+        case frames.ReadTokens():
+            return frames.TokensRead(request.id, core.service.tokens())
+        case _:
+            assert_never(request)
+
+
+def _changed(core: SignerCore, request: Change) -> frames.Answer:
+    match request:
         case frames.Generate():
             return frames.Generated(request.id, core.generate(_spec(request)))
         case frames.SealJournal():
             return frames.JournalSealed(request.id, core.seal_journal(request.label))
+        case frames.Narrow():
+            core.service.narrow(request.label, request.operations)
+        case frames.ScheduleDestruction():
+            core.service.schedule_destruction(request.label, request.at)
+        case frames.CancelDestruction():
+            core.service.cancel_destruction(request.label)
+        case frames.Destroy():
+            return frames.Destroyed(request.id, core.service.destroy(request.label))
         case _:
             assert_never(request)
+    return frames.Changed(request.id)
 
 
 def _spec(request: frames.Generate) -> KeySpec:
@@ -121,13 +160,24 @@ def _spec(request: frames.Generate) -> KeySpec:
         request.purposes,
         request.constraints,
         request.ceremony_only,
+        request.operations,
+        request.token,
+        request.components,
     )
 
 
 def carry_out(core: SignerCore, order: Order) -> Generator[None, None, frames.Answer]:
     """Do what is ordered, with the pauses of `SignerCore.signing`; its value is the answer."""
-    if not isinstance(order, frames.Sign):
-        return answer(core, order)
+    match order:
+        case frames.Sign():
+            return (yield from _signed(core, order))
+        case frames.Use():
+            return (yield from _used(core, order))
+        case _:
+            return answer(core, order)
+
+
+def _signed(core: SignerCore, order: frames.Sign) -> Generator[None, None, frames.Answer]:
     statements = [
         Statement(item.key, item.purpose, item.message, item.evidence) for item in order.statements
     ]
@@ -136,6 +186,19 @@ def carry_out(core: SignerCore, order: Order) -> Generator[None, None, frames.An
         order.id,
         [
             outcome if isinstance(outcome, bytes) else frames.refusal(outcome)
+            for outcome in outcomes
+        ],
+    )
+
+
+def _used(core: SignerCore, order: frames.Use) -> Generator[None, None, frames.Answer]:
+    outcomes = yield from core.service.using(order.calls)
+    return frames.Used(
+        order.id,
+        [
+            frames.Undone(frames.refusal(outcome))
+            if isinstance(outcome, HsmError)
+            else frames.Done(outcome)
             for outcome in outcomes
         ],
     )

@@ -8,6 +8,7 @@ rolled back to yesterday is noticed because this memory is not.
     heads.json   last head signed, per log origin in the order of their beginnings
     crls.json    last CRL signed, per key
     journal      see `hsm_drivers.journal`
+    keys/        see `hsm_drivers.service_store`
 
 The JSON files are replaced whole: a new file is written, synced and renamed over the old one, and
 the directory synced, so that a crash leaves the old or the new, never a part. `crls.json` is read
@@ -23,10 +24,12 @@ from typing import Literal, Self, TypeVar
 
 import msgspec
 
+from hsm_drivers import durable
 from hsm_drivers.errors import KeyNotFoundError, TokenFailureError, TokenUnavailableError
 from hsm_drivers.journal import MAX_BATCH, Journal
 from hsm_drivers.memory import Draft, SignedCrl, SignedHead, crl_number
 from hsm_drivers.ports import Head, JournalEntry, KeyLabel, KeyRecord, Purpose
+from hsm_drivers.service_store import ServiceStore
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ class SignerState:
 
     Attributes:
         journal: Open for as long as the directory is owned.
+        service: Records of service keys.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -64,7 +68,7 @@ class SignerState:
             TokenFailureError: It is open to other users, or damaged.
         """
         self._directory = directory
-        _private_directory(directory)
+        durable.private_directory(directory)
         self._lock = _own(directory / "lock")
         try:
             self.journal = Journal(directory / "journal")
@@ -75,6 +79,7 @@ class SignerState:
                 head.origin: head for head in self._read("heads.json", _Heads, _Heads(1, ())).heads
             }
             self._crls = {crl.key: crl for crl in self._read_crls()}
+            self.service = ServiceStore(directory / "keys")
         except BaseException:
             os.close(self._lock)
             raise
@@ -207,26 +212,11 @@ class SignerState:
     def _write(self, name: str, content: _Keys | _Heads | _Crls) -> None:
         path = self._directory / name
         try:
-            _replace(path, msgspec.json.encode(content))
+            durable.replace(path, msgspec.json.encode(content))
         except OSError as error:
             raise TokenUnavailableError(
                 f"{path} cannot be written ({error.strerror}); nothing is signed until it can"
             ) from error
-
-
-def _private_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = directory.stat().st_mode & 0o777
-    except OSError as error:
-        raise TokenFailureError(
-            f"the signer's directory {directory} cannot be used: {error.strerror}"
-        ) from error
-    if mode & 0o077:
-        raise TokenFailureError(
-            f"the signer's directory {directory} is open to other users (mode {mode:o});"
-            " take their rights away with chmod 700"
-        )
 
 
 def _own(path: Path) -> int:
@@ -243,21 +233,3 @@ def _own(path: Path) -> int:
             f"another signer owns {path.parent}; a token has one owner, stop that one first"
         ) from None
     return fd
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write durably: after a crash the file is the old one or the new one."""
-    new = path.with_suffix(".new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    new.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
