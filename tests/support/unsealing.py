@@ -1,5 +1,6 @@
 """KEM private keys in software, as a foreign recipient of envelopes and messages holds them."""
 
+import base64
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,10 @@ class PrivateKem:
             content += self.traditional.private_bytes_raw()
         identifier = der.sequence(der.oid(self.row.oid))
         return der.sequence(der.integer(0), identifier, der.octet_string(content))
+
+    def pem(self) -> bytes:
+        body = base64.encodebytes(self.pkcs8())
+        return b"-----BEGIN PRIVATE KEY-----\n" + body + b"-----END PRIVATE KEY-----\n"
 
     def _own(self) -> bytes:
         if self.traditional is None:
