@@ -375,6 +375,7 @@ def run_signer(arguments: argparse.Namespace) -> int:
     from hsm_drivers.pin import Pin as TokenPin  # noqa: PLC0415 - P6: in the signer's branch alone
     from hsm_drivers.pkcs11.driver import Pkcs11Driver  # noqa: PLC0415 - as above
     from hsm_drivers.rates import HOUR, Rates  # noqa: PLC0415 - as above
+    from hsm_drivers.service_keys import ServiceLimits  # noqa: PLC0415 - as above
     from hsm_drivers.signer import serve  # noqa: PLC0415 - as above
     from hsm_drivers.state import SignerState  # noqa: PLC0415 - as above
     from hsm_drivers.tokens import SingleToken  # noqa: PLC0415 - as above
@@ -398,6 +399,10 @@ def run_signer(arguments: argparse.Namespace) -> int:
                 allowed_uids=frozenset(arguments.allow_uid),
                 now=SystemClock(arguments.clock_base).now,
                 rates=rates,
+                limits=ServiceLimits(
+                    timedelta(days=settings.signer.destruction_days),
+                    settings.signer.service_keys_per_hour,
+                ),
             )
     return 0
 
