@@ -24,7 +24,6 @@ from hsm_drivers.errors import (
 )
 from hsm_drivers.operations import ServiceCall
 from hsm_drivers.ports import (
-    Driver,
     KeyLabel,
     KeyRecord,
     KeySpec,
@@ -36,7 +35,7 @@ from hsm_drivers.rates import HOUR, Bucket
 from hsm_drivers.service_store import Destroyed, Held, Making, ServiceStore, label_of
 from hsm_drivers.service_use import ServiceUse, Using
 from hsm_drivers.tokens import Tokens
-from policies.algorithms import Kind, algorithms
+from policies.algorithms import Kind
 
 _log = logging.getLogger(__name__)
 
@@ -214,7 +213,7 @@ class ServiceKeyring:
 
     def tokens(self) -> list[TokenStatus]:
         """As `ports.ServiceKeys.tokens`."""
-        return [token_status(name, self._tokens.driver(name)) for name in self._tokens.names]
+        return self._tokens.statuses()
 
     def _planned(self, spec: KeySpec) -> tuple[making.Part, ...]:
         if not _LABEL.fullmatch(spec.label):
@@ -287,17 +286,6 @@ class ServiceKeyring:
         since = self._now() - timedelta(seconds=HOUR)
         made = sum(isinstance(entry, Held) and entry.made_at >= since for entry in self._store)
         return max(0, self._limits.keys_per_hour - made)
-
-
-def token_status(name: str, driver: Driver) -> TokenStatus:
-    """A token as it answers now."""
-    made = [row.name for row in algorithms() if row.kind is not Kind.HASH and not row.hybrid]
-    try:
-        driver.random(16)
-    except HsmError as error:
-        return TokenStatus(name, driver.name, False, str(error), driver.capabilities, ())
-    can = tuple(item for item in made if not driver.lacking(item))
-    return TokenStatus(name, driver.name, True, "the token answers", driver.capabilities, can)
 
 
 def _same(spec: KeySpec, record: KeyRecord) -> bool:

@@ -114,6 +114,20 @@ class Signer(Section):
         "The same for log heads. The default is more than tokens sign: a head is wanted after "
         "every commit.",
     )
+    service_keys_per_hour: int = count(
+        1_000,
+        1,
+        1_000_000,
+        "Most service keys that are made at once, and in every hour after that: an intruder in the "
+        "worker fills no token.",
+    )
+    destruction_days: int = count(
+        7,
+        0,
+        3_650,
+        "From asking for the destruction of a service key to the first moment it is carried out; "
+        "until then it can be cancelled. 0 destroys at once: for tests alone.",
+    )
 
 
 class Users(Section):

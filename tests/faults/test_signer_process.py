@@ -28,6 +28,7 @@ from tests.support.signer import (
     CA_SPEC,
     LOG_SPEC,
     ROOT,
+    SERVICE_SPEC,
     SignerProcess,
     Start,
     answers,
@@ -280,18 +281,20 @@ def test_a_wedged_signer_times_out(start_signer: Start) -> None:
 
 def test_everything_on_disk_is_private(start_signer: Start) -> None:
     process = start_signer()
-    asyncio.run(ceremony(process, CA_SPEC, LOG_SPEC))
+    asyncio.run(ceremony(process, CA_SPEC, LOG_SPEC, SERVICE_SPEC))
     modes = {
-        path.name: stat.S_IMODE(path.stat().st_mode)
-        for path in [process.state, *process.state.iterdir()]
+        str(path.relative_to(process.state)): stat.S_IMODE(path.stat().st_mode)
+        for path in [process.state, *process.state.rglob("*")]
     }
     assert modes == {
-        "state": 0o700,
+        ".": 0o700,
         "lock": 0o600,
         "keys.json": 0o600,
         "heads.json": 0o600,
         "crls.json": 0o600,
         "journal": 0o600,
+        "keys": 0o700,
+        f"keys/{SERVICE_SPEC.label}.json": 0o600,
     }
 
 

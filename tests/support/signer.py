@@ -27,6 +27,7 @@ from hsm_drivers.ports import (
     KeyLabel,
     KeyRecord,
     KeySpec,
+    Operation,
     Purpose,
     Statement,
     StatementChecker,
@@ -42,6 +43,10 @@ LOG = KeyLabel("log")
 CA_SPEC = KeySpec(CA, "ECDSA-P256", (Purpose.CERTIFICATE, Purpose.CRL), {Purpose.CERTIFICATE: {}})
 LOG_SPEC = KeySpec(
     LOG, "Ed25519", (Purpose.CHECKPOINT,), {Purpose.CHECKPOINT: {"name": "example.org/log"}}
+)
+
+SERVICE_SPEC = KeySpec(
+    KeyLabel(f"s-{7:032x}-1"), "ECDSA-P256", (), {}, operations=(Operation.SIGN,)
 )
 
 
