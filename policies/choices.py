@@ -8,8 +8,14 @@ from policies.key_life import KeyPurpose
 LOG_KEY = "Ed25519"
 """The algorithm of C2SP log signatures, which the witness network demands; no plan changes it."""
 
+LOG_COSIGNER = "ML-DSA-44"
+"""The algorithm of the log's own cosignature, the one that C2SP tlog-cosignature has for it."""
+
 ROOT_KEY = "ECDSA-P384"
-ISSUING_KEY = "ECDSA-P256"
+ISSUING_KEYS: Mapping[int, str] = MappingProxyType(
+    {0: "ECDSA-P256", 3: "ML-DSA-65", 5: "ML-DSA-87"}
+)
+"""Keys of issuing authorities, by the NIST category that their profile demands."""
 
 CONTENT_CIPHER = "AES-256-GCM"
 CONTENT_WRAP = "AES-256-KW"

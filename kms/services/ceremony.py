@@ -1,8 +1,9 @@
-"""The birth of an authority: log key first, then policy, root, people and infrastructure CAs.
+"""The birth of an authority: log key first, then policy, root and the CAs below it.
 
-Every step is an event in the log that the first step opens. A ceremony that was interrupted is
-continued by holding it again: what the ledger holds already is not made twice, and a key that was
-made but not yet recorded is found by its label.
+Later ceremonies add authorities, and a cosigner of the log, to what there is. Every step is an
+event in the log that the first step opens. A ceremony that was interrupted is continued by holding
+it again: what the ledger holds already is not made twice, and a key that was made but not yet
+recorded is found by its label.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from hsm_drivers.ports import KeyLabel, KeyRecord, KeySpec, Purpose, StatementSigner
+from hsm_drivers.ports import KeyLabel, KeyRecord, StatementSigner
 from kms.domain.key_records import Key
 from kms.domain.records import (
     SYSTEM_TENANT,
@@ -32,20 +33,20 @@ from kms.domain.records import (
 )
 from kms.services.ceremony_keys import key_changes, key_detail
 from kms.services.ceremony_plan import AuthorityPlan, Plan
-from kms.services.checkpoint_checker import log_constraints
 from kms.services.core import ROOT, Core, sign_all
+from kms.services.cosigner import COSIGNER_PURPOSE
 from kms.services.crls import Crls
 from kms.services.errors import AlgorithmRefusedError, KmsError, StateError
+from kms.services.key_specs import authority_spec, find_key, make_log_key
 from kms.services.ports import Change, Conflict, EventDraft, Insert, Ledger, Replace, Unit
 from kms.tlog.notes import vkey
 from kms.wire import Committed, EventType, LeafCertificate, serial_hex
-from pki.authorities import authority_constraints, prepare_root, prepare_subordinate
+from pki.authorities import prepare_root, prepare_subordinate
 from pki.certificates import Issued, Prepared
 from pki.chains import certificate_info
 from pki.keys import parse_public_key
 from pki.names import Subject
 from policies.algorithms import algorithm
-from policies.choices import LOG_KEY
 from policies.decisions import Protection, Question, Use, decide
 from policies.policy import Policy
 
@@ -58,6 +59,7 @@ class CeremonyReport:
 
     origin: str
     vkey: str
+    cosigner_vkey: str | None
     checkpoint: bytes
     keys: tuple[KeyRecord, ...]
     certificates: Mapping[str, bytes]
@@ -90,8 +92,23 @@ class Ceremony:
             KmsError: A step failed; hold the ceremony again to continue.
         """
         await self._begin(epoch)
+        await self._present()
         await self._activate_policy()
         await self._register_authority_tenant()
+        return await self._make(epoch)
+
+    async def extend(self, epoch: Epoch) -> CeremonyReport:
+        """Add what the plan names to a home that had its first ceremony.
+
+        Raises:
+            KmsError: A step failed; do it again to continue.
+        """
+        await self._present()
+        await self._activate_policy()
+        return await self._make(epoch)
+
+    async def _make(self, epoch: Epoch) -> CeremonyReport:
+        await self._log_cosigner()
         for item in self._plan.authorities:
             await self._authority(item)
         await self._publish_crls()
@@ -99,7 +116,7 @@ class Ceremony:
         return await self._report(epoch)
 
     async def _begin(self, epoch: Epoch) -> None:
-        """Event 0 is the birth of the log key; then who is present."""
+        """Event 0 is the birth of the log key."""
         head = self._core.ledger.head()
         if head is None or head.size == 0:
             record = await self._key_record(KeyLabel(self._plan.log_label))
@@ -107,6 +124,8 @@ class Ceremony:
             event = self._draft(EventType.LOG_OPENED, detail=detail)
             await self._commit(key_changes(self._core, record, "log", event), event)
             self._progress(f"log {epoch.origin} opened by its own key's birth")
+
+    async def _present(self) -> None:
         for officer in self._officers:
             await self._step("officer-present", officer)
 
@@ -126,6 +145,20 @@ class Ceremony:
         tenant = Tenant(SYSTEM_TENANT, self._plan.identity_domain, Standing.ACTIVE, event.event)
         await self._commit([Insert(tenant)], event)
 
+    async def _log_cosigner(self) -> None:
+        """Its birth: every head that covers this event is cosigned, whatever came before."""
+        cosigner = self._core.sequencer.cosigner
+        if cosigner is None or self._logged(cosigner.key):
+            return
+        record = await self._key_record(cosigner.key)
+        detail = {**key_detail(record), "vkey": cosigner.vkey.text()}
+        event = self._draft(EventType.KEY_GENERATED, detail=detail)
+        await self._commit(key_changes(self._core, record, COSIGNER_PURPOSE, event), event)
+        self._progress(f"the log is cosigned by {cosigner.key}, {record.algorithm}")
+
+    def _logged(self, label: KeyLabel) -> bool:
+        return self._core.ledger.get(Key, SYSTEM_TENANT, str(label)) is not None
+
     async def _authority(self, item: AuthorityPlan) -> None:
         if self._core.authorities.get(item.name) is not None:
             return
@@ -142,33 +175,22 @@ class Ceremony:
         decision = decide(
             self._core.policy,
             Question(
-                Use.AUTHORITY, None, item.algorithm, Protection.TOKEN, now, now + item.validity
+                Use.AUTHORITY, None, item.algorithm, item.protection, now, now + item.validity
             ),
         )
         if not decision.allowed:
             raise AlgorithmRefusedError(f"{item.name}: {decision.reason}")
 
     async def _authority_key(self, item: AuthorityPlan) -> KeyRecord:
-        label = KeyLabel(item.label)
-        known = {record.label: record for record in await self._core.signer.keys()}
-        record = known.get(label)
+        spec = authority_spec(item, self._subordinates(item))
+        record = await find_key(self._core.signer, spec, item.protection)
         if record is None:
-            record = await self._core.signer.generate(
-                KeySpec(
-                    label=label,
-                    algorithm=item.algorithm,
-                    purposes=(Purpose.CERTIFICATE, Purpose.CRL),
-                    constraints=authority_constraints(
-                        item.name, item.subject, subordinates=self._subordinates(item)
-                    ),
-                    ceremony_only=(Purpose.CERTIFICATE,) if item.name == ROOT else (),
-                )
-            )
-        if self._core.ledger.get(Key, SYSTEM_TENANT, str(label)) is None:
+            record = await self._core.signer.generate(spec)
+        if not self._logged(spec.label):
             event = self._draft(EventType.KEY_GENERATED, detail=key_detail(record))
             changes = key_changes(self._core, record, "authority", event)
             await self._commit(changes, event)
-            self._progress(f"key {label} ({item.algorithm}) born on token {record.token}")
+            self._progress(_birth(record))
         return record
 
     def _subordinates(self, item: AuthorityPlan) -> list[Subject]:
@@ -243,6 +265,7 @@ class Ceremony:
         return CeremonyReport(
             origin=epoch.origin,
             vkey=epoch.vkey,
+            cosigner_vkey=self._core.sequencer.cosigner_vkey,
             checkpoint=note,
             keys=tuple(await self._core.signer.keys()),
             certificates={item.record.name: item.record.certificate for item in authorities},
@@ -278,30 +301,13 @@ async def open_log(
         AlgorithmRefusedError: The policy allows no such log key now.
         HsmError: The token failed or the signer is not in ceremony mode.
     """
-    label = KeyLabel(plan.log_label)
-    known = {record.label: record for record in await signer.keys()}
-    record = known.get(label)
-    if record is None:
-        # A log key has no end: what the policy says of this moment decides.
-        decision = decide(policy, Question(Use.LOG, None, LOG_KEY, Protection.TOKEN, now, now))
-        if not decision.allowed:
-            raise AlgorithmRefusedError(f"log: {decision.reason}")
-        record = await signer.generate(_log_key(label, plan))
+    record = await make_log_key(signer, plan, policy, now)
     origin = f"{plan.log_name}/{FIRST_LOG}"
-    epoch = Epoch(FIRST_LOG, origin, str(label), log_vkey(origin, record))
+    epoch = Epoch(FIRST_LOG, origin, str(record.label), log_vkey(origin, record))
     await asyncio.get_running_loop().run_in_executor(
         executor, lambda: ledger.open_log(epoch.log, epoch.origin, epoch.key, epoch.vkey)
     )
     return epoch
-
-
-def _log_key(label: KeyLabel, plan: Plan) -> KeySpec:
-    return KeySpec(
-        label=label,
-        algorithm=LOG_KEY,
-        purposes=(Purpose.CHECKPOINT,),
-        constraints={Purpose.CHECKPOINT: log_constraints(plan.log_name)},
-    )
 
 
 async def activate_policy(core: Core, actor: str) -> bool:
@@ -343,6 +349,14 @@ async def commit_or_fail(core: Core, changes: Sequence[Change], event: EventDraf
     outcome = await core.sequencer.commit(Unit(tuple(changes), (event,)))
     if isinstance(outcome, Conflict):
         raise StateError(f"{event.type}: the ledger holds another {outcome.record} already")
+
+
+def _birth(record: KeyRecord) -> str:
+    if record.protection is Protection.WRAPPED:
+        how = f"is wrapped under a key of token {record.token}"
+    else:
+        how = f"was born on token {record.token}"
+    return f"key {record.label} ({record.algorithm}) {how}"
 
 
 def log_vkey(origin: str, record: KeyRecord) -> str:

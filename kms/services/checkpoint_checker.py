@@ -1,17 +1,23 @@
-"""Judges a log head before the signer signs it (DESIGN section 3).
+"""Judges a log head before the signer signs or cosigns it (DESIGN section 3).
 
 Same size with another root: never. Smaller: never. Larger: only with a proof that it contains the
-last one signed.
+last one signed. Cosigned is what was signed, nothing else: that the signer itself sees to
+(`hsm_drivers.memory.Draft.confirm`).
 """
+
+from datetime import timedelta
 
 from hsm_drivers.errors import StatementRefusedError
 from hsm_drivers.ports import CheckContext, Checked, Head, KeyRecord, Purpose, Statement
 from kms.tlog.checkpoint import parse_checkpoint
-from kms.tlog.errors import FormatError, ProofError
+from kms.tlog.errors import FormatError, ProofError, SignatureError
 from kms.tlog.hashing import HASH_SIZE
+from kms.tlog.notes import read_ml_dsa_cosigned
 from kms.tlog.proofs import verify_consistency
 
 MAX_PROOF_HASHES = 128
+MAX_SKEW = timedelta(minutes=5)
+"""How far a cosignature's time may lie from the signer's clock: it waits its turn, nothing more."""
 
 
 def log_constraints(name: str) -> dict[str, str]:
@@ -29,16 +35,41 @@ def check_checkpoint(record: KeyRecord, statement: Statement, context: CheckCont
         checkpoint = parse_checkpoint(statement.message)
     except FormatError as error:
         raise StatementRefusedError(f"not a checkpoint: {error}") from error
-    name = record.constraints[Purpose.CHECKPOINT]["name"]
-    prefix, _, epoch = checkpoint.origin.rpartition("/")
-    if prefix != name or not epoch.isdecimal() or str(int(epoch)) != epoch:
-        raise StatementRefusedError(f"origin {checkpoint.origin!r} is not an epoch of {name!r}")
+    _check_origin(record, Purpose.CHECKPOINT, checkpoint.origin)
     if checkpoint.extensions:
         raise StatementRefusedError("the checkpoint carries more than origin, size and root")
     if context.head is not None:
         _check_growth(context.head, checkpoint.size, checkpoint.root, statement.evidence)
     new = Head(checkpoint.origin, checkpoint.size, checkpoint.root)
     return Checked(reference=str(checkpoint.size), head=new)
+
+
+def check_cosignature(record: KeyRecord, statement: Statement, context: CheckContext) -> Checked:
+    """A `StatementChecker` for what the log's own ML-DSA-44 cosigner signs.
+
+    Raises:
+        StatementRefusedError: It is of another log, by another name, or at another time than now.
+    """
+    try:
+        checkpoint, time, cosigner = read_ml_dsa_cosigned(statement.message)
+    except (FormatError, SignatureError) as error:
+        raise StatementRefusedError(f"not to be cosigned: {error}") from error
+    _check_origin(record, Purpose.COSIGNATURE, checkpoint.origin)
+    if cosigner != checkpoint.origin:
+        raise StatementRefusedError("the log's own cosigner goes by the log's name (C2SP)")
+    if abs(time - context.now.timestamp()) > MAX_SKEW.total_seconds():
+        raise StatementRefusedError("it is not of this moment by the signer's clock")
+    if statement.evidence:
+        raise StatementRefusedError("a cosignature needs no evidence")
+    head = Head(checkpoint.origin, checkpoint.size, checkpoint.root)
+    return Checked(reference=f"{checkpoint.size}@{time}", head=head)
+
+
+def _check_origin(record: KeyRecord, purpose: Purpose, origin: str) -> None:
+    name = record.constraints[purpose]["name"]
+    prefix, _, epoch = origin.rpartition("/")
+    if prefix != name or not epoch.isdecimal() or str(int(epoch)) != epoch:
+        raise StatementRefusedError(f"origin {origin!r} is not an epoch of {name!r}")
 
 
 def _check_growth(head: Head, size: int, root: bytes, evidence: bytes) -> None:

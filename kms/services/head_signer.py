@@ -18,6 +18,7 @@ from hsm_drivers.ports import Head, KeyLabel, Purpose, Statement, StatementSigne
 from kms.domain.records import Checkpoint as CheckpointRecord
 from kms.domain.records import LogId
 from kms.services.batching import Batcher
+from kms.services.cosigner import Cosigner
 from kms.services.errors import LogUnavailableError, SignerUnavailableError
 from kms.services.heads import epoch_number, first_signed_after, newest_epoch, newest_signed
 from kms.services.observing import Observer
@@ -52,6 +53,7 @@ class HeadSigner:
         vkey: The log's verifier key; its name is the origin.
         executor: One thread, that of the commits.
         observer: Told of each head.
+        cosigner: Cosigns every head, if there is one.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class HeadSigner:
         vkey: VerifierKey,
         executor: Executor,
         observer: Observer,
+        cosigner: Cosigner | None = None,
     ) -> None:
         self._ledger = ledger
         self._signer = signer
+        self._cosigner = cosigner
         self._key = key
         self._vkey = vkey
         self._executor = executor
@@ -158,10 +162,9 @@ class HeadSigner:
                 self._check_rollback(self._remembered, head)
             self._begun += 1
             number, started = self._begun, time.perf_counter()
-            body = Checkpoint(head.origin, head.size, head.root).body()
-            signature = await self._sign(body, self._evidence(head))
-            line = NoteSignature(self._vkey.name, self._vkey.key_id, signature)
-            note = format_note(body, [line])
+            checkpoint = Checkpoint(head.origin, head.size, head.root)
+            lines = await self._sign(checkpoint, self._evidence(head))
+            note = format_note(checkpoint.body(), lines)
             # The signer has it, whether it can be stored here or not: the next proof starts there.
             self._remembered = Head(head.origin, head.size, head.root)
             await self._in_thread(lambda: self._ledger.store_note(head.log, head.size, note))
@@ -264,21 +267,35 @@ class HeadSigner:
             return b""
         return b"".join(consistency_proof(old.size, head.size, self.nodes(head.log)))
 
-    async def _sign(self, body: bytes, evidence: bytes) -> bytes:
-        """The signer's signature; unless it answers with one, its memory is in doubt."""
+    async def _sign(self, checkpoint: Checkpoint, evidence: bytes) -> list[NoteSignature]:
+        """The log's line, and behind it the cosigner's: both in one request, or neither."""
+        body = checkpoint.body()
+        statements = [Statement(self._key, Purpose.CHECKPOINT, body, evidence)]
+        if self._cosigner is None:
+            (signature,) = await self._ask(statements)
+            return [self._line(signature)]
+        moment = self._cosigner.time()
+        statements.append(self._cosigner.statement(checkpoint, moment))
+        signature, cosignature = await self._ask(statements)
+        return [self._line(signature), self._cosigner.line(cosignature, moment)]
+
+    def _line(self, signature: bytes) -> NoteSignature:
+        return NoteSignature(self._vkey.name, self._vkey.key_id, signature)
+
+    async def _ask(self, statements: list[Statement]) -> list[bytes]:
+        """The signer's signatures; unless it answers with all, its memory is in doubt."""
         try:
-            (answer,) = await self._signer.sign(
-                [Statement(self._key, Purpose.CHECKPOINT, body, evidence)]
-            )
+            answers = await self._signer.sign(statements)
         except BaseException as error:
             self._known = False
             if isinstance(error, HsmError):
                 raise SignerUnavailableError(f"the head could not be signed: {error}") from error
             raise
-        if isinstance(answer, HsmError):
-            self._known = False
-            raise SignerUnavailableError(f"the head was not signed: {answer}") from answer
-        return answer
+        for answer in answers:
+            if isinstance(answer, HsmError):
+                self._known = False
+                raise SignerUnavailableError(f"the head was not signed: {answer}") from answer
+        return [answer for answer in answers if isinstance(answer, bytes)]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from hsm_drivers.ports import KeyLabel, StatementSigner
 from kms.domain.records import LogId
 from kms.services.batching import Batcher
+from kms.services.cosigner import Cosigner
 from kms.services.errors import LogUnavailableError, SignerUnavailableError
 from kms.services.head_signer import HeadSigner
 from kms.services.observing import Observer
@@ -53,6 +54,7 @@ class Sequencer:
         vkey: The log's verifier key; its name is the origin.
         executor: One thread; all commits run in it, so the event loop never waits for a disk.
         observer: Told of each commit and head.
+        cosigner: Cosigns every head, if there is one.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class Sequencer:
         vkey: VerifierKey,
         executor: Executor,
         observer: Observer,
+        cosigner: Cosigner | None = None,
     ) -> None:
         self._ledger = ledger
         self._executor = executor
         self._observer = observer
-        self._heads = HeadSigner(ledger, signer, key, vkey, executor, observer)
+        self.cosigner = cosigner
+        self._heads = HeadSigner(ledger, signer, key, vkey, executor, observer, cosigner)
         # What may be committed only while the signer is there, and what does not depend on it.
         self._bound: Batcher[Unit, Placed | Conflict | Exception] = Batcher(
             self._commit_bound, limit=MAX_UNITS, backlog=BACKLOG
@@ -78,6 +82,11 @@ class Sequencer:
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def cosigner_vkey(self) -> str | None:
+        """Text of the cosigner's verifier key."""
+        return None if self.cosigner is None else self.cosigner.vkey.text()
 
     @property
     def waiting(self) -> int:

@@ -1,6 +1,7 @@
 """Signed notes (C2SP signed-note) and the cosignatures on them (C2SP tlog-cosignature)."""
 
 import hashlib
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 from kms.tlog.checkpoint import MAX_ORIGIN, Checkpoint, parse_checkpoint
 from kms.tlog.encoding import MAX_NUMBER, b64, unb64
 from kms.tlog.errors import FormatError, SignatureError
+from kms.tlog.hashing import HASH_SIZE
 
 MAX_NOTE = 256 * 1024
 """Largest note in bytes; room for more than 16 signatures of 5 kB, which all must accept."""
@@ -160,6 +162,31 @@ def ml_dsa_cosigned(checkpoint: Checkpoint, time: int, cosigner: str) -> bytes:
             checkpoint.root,
         )
     )
+
+
+def read_ml_dsa_cosigned(data: bytes) -> tuple[Checkpoint, int, str]:
+    """Checkpoint, time and cosigner of what an ML-DSA-44 cosigner signs; undoes `ml_dsa_cosigned`.
+
+    Raises:
+        FormatError: Other bytes, or of a subtree that is not a whole log.
+    """
+    reader = io.BytesIO(data)
+    label = reader.read(len(_SUBTREE_LABEL))
+    cosigner = _read_short(reader)
+    time = int.from_bytes(reader.read(_TIME_SIZE), "big")
+    origin = _read_short(reader)
+    start, size = (int.from_bytes(reader.read(8), "big") for _ in range(2))
+    checkpoint = Checkpoint(origin, size, reader.read(HASH_SIZE))
+    if label != _SUBTREE_LABEL or start or data != ml_dsa_cosigned(checkpoint, time, cosigner):
+        raise FormatError("not what an ML-DSA-44 cosigner signs of a whole log")
+    return checkpoint, time, cosigner
+
+
+def _read_short(reader: io.BytesIO) -> str:
+    try:
+        return reader.read(int.from_bytes(reader.read(1), "big")).decode()
+    except UnicodeDecodeError as error:
+        raise FormatError("a name is not UTF-8") from error
 
 
 def _check_time(time: int) -> None:
