@@ -69,7 +69,7 @@ class Verification:
         self, record: KeyRecord, signed: Mapping[int, Signed], places: Iterable[int]
     ) -> set[int]:
         if record.label not in self._verifiers:
-            self._verifiers[record.label] = _verifier(record)
+            self._verifiers[record.label] = verifier(algorithm(record.algorithm), record.public_key)
         verify = self._verifiers[record.label]
         return {at for at in places if not _is_right(verify, *signed[at])}
 
@@ -94,9 +94,9 @@ def verifiable(name: str) -> bool:
     return any(row.name == name for row in algorithms(Kind.SIGNATURE) if row.scheme in _SCHEMES)
 
 
-def _verifier(record: KeyRecord) -> Verify:
-    row = algorithm(record.algorithm)
-    return _SCHEMES[row.scheme](load_der_public_key(record.public_key), row)
+def verifier(row: Algorithm, spki: bytes) -> Verify:
+    """What verifies signatures of a key; of an algorithm that is `verifiable`."""
+    return _SCHEMES[row.scheme](load_der_public_key(spki), row)
 
 
 def _ecdsa(key: Any, row: Algorithm) -> Verify:
