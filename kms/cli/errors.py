@@ -15,6 +15,7 @@ from enum import IntEnum
 import typer
 
 from hsm_drivers.errors import HsmError, PinRefusedError, TokenUnavailableError
+from kms.backup.errors import BackupError, RestoreRefusedError, SharesError
 from kms.config import ConfigError
 from kms.processes.home import HomeBusyError
 from kms.processes.pin import PinError
@@ -133,6 +134,9 @@ RULES = (
     Rule(UnreachableError, ExitCode.USAGE),
     Rule(UsageProblemError, ExitCode.USAGE),
     Rule(PlanError, ExitCode.USAGE),
+    Rule(SharesError, ExitCode.USAGE),
+    Rule(RestoreRefusedError, ExitCode.USAGE),
+    Rule(BackupError, ExitCode.FAILED),
     Rule(HomeBusyError, ExitCode.USAGE),
     Rule(PinError, ExitCode.USAGE),
     Rule(ConfigError, ExitCode.USAGE),

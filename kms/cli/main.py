@@ -7,6 +7,7 @@ import typer
 
 from kms.cli import (
     authorities,
+    backup,
     certificates,
     demo_command,
     doctor_command,
@@ -16,6 +17,7 @@ from kms.cli import (
     log,
     people,
     principals,
+    restore_command,
     serving,
     tenants,
 )
@@ -42,12 +44,14 @@ for group in (
     people.devices,
     people.users,
     log.group,
+    backup.group,
 ):
     app.add_typer(group)
 app.command("init")(founding.init)
 app.command("serve")(serving.serve)
 app.command("doctor")(doctor_command.doctor)
 app.command("demo")(demo_command.demo)
+app.command("restore")(restore_command.restore)
 authorities.group.command("ceremony")(founding.ceremony)
 log.group.command("new-epoch")(founding.new_epoch)
 log.group.command("export-journal")(journal.export_journal)

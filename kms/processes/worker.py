@@ -19,6 +19,8 @@ from kms.api.operator import create_operator
 from kms.api.public import create_public
 from kms.api.server import Listener, capture_server_log, run, serve
 from kms.api.tls import ServerTls
+from kms.backup.errors import BackupError
+from kms.backup.marker import log_restore
 from kms.bootstrap import open_services, refresh_policy
 from kms.metrics import Metrics
 from kms.processes.progress import Progress
@@ -65,7 +67,7 @@ async def _work(settings: Settings, ready_fd: int, clock: SystemClock) -> int:
             _background(loop.run),
             _background(Maintenance(services).run),
         ):
-            if await _first(stop, _prepare(services)):
+            if await _first(stop, _prepare(settings, services)):
                 await _serve(settings, services, metrics, progress, stop, ready_fd)
     return 0
 
@@ -102,10 +104,11 @@ async def _first(stop: asyncio.Event, work: Awaitable[None]) -> bool:
     return False
 
 
-async def _prepare(services: Services) -> None:
+async def _prepare(settings: Settings, services: Services) -> None:
     """Recover as far as the signer allows; without it revocations and reading go on.
 
-    Only a policy that the log does not know yet is waited for: nothing may be decided under it.
+    Waited for are what must come before all else in the log: that the service was restored, and a
+    policy that it does not know yet, under which nothing may be decided.
     """
     try:
         await services.upkeep.recover()
@@ -113,9 +116,10 @@ async def _prepare(services: Services) -> None:
         _log.warning("worker.not-recovered", detail=str(error))
     while True:
         try:
+            await log_restore(services.core, settings.data_dir)
             await refresh_policy(services)
-        except KmsError as error:
-            _log.warning("worker.policy-not-logged", detail=str(error))
+        except (KmsError, BackupError) as error:
+            _log.warning("worker.not-prepared", detail=str(error))
             await asyncio.sleep(RETRY_SECONDS)
         else:
             return
