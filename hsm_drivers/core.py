@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from base64 import b64encode
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -41,6 +41,7 @@ from hsm_drivers.ports import (
     StatementChecker,
 )
 from hsm_drivers.rates import Rates
+from hsm_drivers.reach import away, refuse_unreachable
 from hsm_drivers.service_keys import RESERVED_PREFIXES, ServiceKeyring, ServiceLimits
 from hsm_drivers.state import SignerState
 from hsm_drivers.tokens import Job, Tokens
@@ -166,15 +167,22 @@ class SignerCore:
             raise outcomes[0]
         return JournalSeal(label, entries, digest, text, outcomes[0])
 
+    def tend(self) -> float:
+        """Look after the tokens without waiting; answers in how many seconds to do so again."""
+        return self._tokens.tend()
+
     def health(self) -> SignerHealth:
-        """Ask the token for random bytes and for every recorded public key."""
+        """How the tokens are, by a round trip to those that are opened here."""
         notices = [text for text in (self._state.notice, self._verification.notice) if text]
+        tokens = self._tokens.statuses()
+        notices += away(tokens)
         ready, detail = True, "; ".join(notices) or "the token answers"
         lacking: tuple[str, ...] = ()
         try:
-            self._driver.random(16)
-            self._compare_keys()
-            lacking = self._lacking()
+            refuse_unreachable(self._state.records(), tokens)
+            if not tokens[0].processes:  # those of a pool prove the keys that they have
+                self._compare_keys()
+            lacking = self._lacking({token.name for token in tokens if token.healthy})
         except HsmError as error:
             ready, detail = False, str(error)
         return SignerHealth(
@@ -189,13 +197,15 @@ class SignerCore:
             journal_writes=self._state.journal.writes,
             journal_seconds=self._state.journal.seconds,
             service=self.service.status(),
+            tokens=tuple(tokens),
         )
 
-    def _lacking(self) -> tuple[str, ...]:
+    def _lacking(self, well: Collection[str]) -> tuple[str, ...]:
         wanted = {
             (record.home, making.WRAPPING if part.wrapped else part.algorithm)
             for record in self._state.records()
             for part in making.held(record)
+            if record.home in well
         }
         needs = {name: self._tokens.driver(home).lacking(name) for home, name in sorted(wanted)}
         return tuple(f"{name} needs {', '.join(them)}" for name, them in needs.items() if them)

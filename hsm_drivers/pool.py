@@ -170,14 +170,13 @@ class PoolOfTokens:
     def _status(self, place: Place) -> TokenStatus:
         found = self.well(place.name)
         said = self.health.described.get(place.name)
-        lacking = said.lacking if said is not None else {}
         return TokenStatus(
             name=place.name,
             label=place.label,
             healthy=bool(found),
             detail=_detail(place.links, len(found)),
             capabilities=said.capabilities if said is not None else frozenset(),
-            algorithms=tuple(name for name, lacks in lacking.items() if not lacks),
+            algorithms=said.algorithms if said is not None else (),
             processes=len(found),
         )
 

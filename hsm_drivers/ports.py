@@ -305,6 +305,29 @@ class ServiceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenStatus:
+    """One token of the estate, as the signer sees it now.
+
+    Attributes:
+        name: In the configuration; empty for the service's own.
+        label: CKA_LABEL.
+        healthy: Whether calls go to it.
+        detail: Why not, or that it answers, as a sentence.
+        capabilities: What it can do.
+        algorithms: Registry names of what keys can be made on it.
+        processes: Token processes that serve it now; 0 where the signer holds it itself.
+    """
+
+    name: str
+    label: str
+    healthy: bool
+    detail: str
+    capabilities: frozenset[Capability]
+    algorithms: tuple[str, ...]
+    processes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SignerHealth:
     """State of the signer and its token, measured by a round trip to the token.
 
@@ -319,6 +342,7 @@ class SignerHealth:
         journal_writes: Batches journalled since the signer started.
         journal_seconds: How long those took altogether, until they were on disk.
         service: Of service keys.
+        tokens: All of the estate, the service's own first.
     """
 
     token: str
@@ -332,6 +356,7 @@ class SignerHealth:
     journal_writes: int = field(default=0)
     journal_seconds: float = field(default=0.0)
     service: ServiceStatus = ServiceStatus()
+    tokens: tuple[TokenStatus, ...] = field(default=())
 
 
 class MessageSigner(Protocol):
@@ -582,29 +607,6 @@ class StatementSigner(Protocol):
             UnsupportedError: The signer is not in ceremony mode.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class TokenStatus:
-    """One token of the estate, as the signer sees it now.
-
-    Attributes:
-        name: In the configuration; empty for the service's own.
-        label: CKA_LABEL.
-        healthy: Whether calls go to it.
-        detail: Why not, or that it answers, as a sentence.
-        capabilities: What it can do.
-        algorithms: Registry names of what keys can be made on it.
-        processes: Token processes that serve it now; 0 where the signer holds it itself.
-    """
-
-    name: str
-    label: str
-    healthy: bool
-    detail: str
-    capabilities: frozenset[Capability]
-    algorithms: tuple[str, ...]
-    processes: int = 0
 
 
 class ServiceKeys(Protocol):

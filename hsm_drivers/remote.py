@@ -54,6 +54,15 @@ class RemoteDriver:
         """
         return self._pool.described(self._token).capabilities
 
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """As `ports.Driver`, as the token said last.
+
+        Raises:
+            TokenUnavailableError: It has said nothing yet.
+        """
+        return self._pool.described(self._token).algorithms
+
     def lacking(self, algorithm: str) -> tuple[str, ...]:
         """As `ports.Driver.lacking`, as the token said last.
 

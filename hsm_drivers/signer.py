@@ -260,6 +260,7 @@ class _Server:
         self._backlog: deque[_Connection] = deque()
         self._orders: deque[_Work] = deque()
         self._resting_until = math.inf
+        self._tend_at = 0.0
 
     def run(self) -> None:
         """Until told to stop."""
@@ -286,6 +287,8 @@ class _Server:
             self._guarded(self._take_next, self._backlog.popleft())
         if self._orders:
             self._work()
+        if time.monotonic() >= self._tend_at:
+            self._tend_at = time.monotonic() + self._core.tend()
         if time.monotonic() >= self._resting_until:
             self._resting_until = math.inf
             self._selector.register(self._listener, selectors.EVENT_READ)
@@ -295,9 +298,8 @@ class _Server:
         """Seconds to wait for something to happen; None for as long as it takes."""
         if self._backlog or self._orders:
             return 0
-        if self._resting_until == math.inf:
-            return None
-        return max(0.0, self._resting_until - time.monotonic())
+        wake = min(self._resting_until, self._tend_at)
+        return None if wake == math.inf else max(0.0, wake - time.monotonic())
 
     def _work(self) -> bool:
         """A slice of the first order; True once that is done and answered."""

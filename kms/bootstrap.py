@@ -7,7 +7,6 @@ PKCS#11 driver happen in the signer's branch alone, so a worker never loads a mo
 import argparse
 import asyncio
 import contextlib
-import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -372,24 +371,19 @@ def signing_rates(settings: Settings) -> dict[Purpose, int]:
 
 def run_signer(arguments: argparse.Namespace) -> int:
     """Own the token and serve statements until SIGTERM; answers the exit status."""
-    from hsm_drivers.pin import Pin as TokenPin  # noqa: PLC0415 - P6: in the signer's branch alone
-    from hsm_drivers.pkcs11.driver import Pkcs11Driver  # noqa: PLC0415 - as above
-    from hsm_drivers.rates import HOUR, Rates  # noqa: PLC0415 - as above
+    from hsm_drivers.rates import HOUR, Rates  # noqa: PLC0415 - P6: in the signer's branch alone
     from hsm_drivers.service_keys import ServiceLimits  # noqa: PLC0415 - as above
     from hsm_drivers.signer import serve  # noqa: PLC0415 - as above
     from hsm_drivers.state import SignerState  # noqa: PLC0415 - as above
-    from hsm_drivers.tokens import SingleToken  # noqa: PLC0415 - as above
+    from kms.processes.opening import open_tokens  # noqa: PLC0415 - as above
 
     harden()
     settings = load(arguments.config)
-    with os.fdopen(arguments.pin_fd, "rb") as pipe:
-        pin = TokenPin(pipe.read().decode())
     listener = socket.socket(fileno=arguments.socket_fd)
     with contextlib.closing(SignerState(settings.signer_state)) as state:
         signed = state.journal.signed_since(int(time()) - HOUR)
         rates = Rates(signing_rates(settings), signed)
-        driver = Pkcs11Driver(str(settings.token.module), settings.token.label, pin)
-        with contextlib.closing(SingleToken(driver)) as tokens:
+        with contextlib.closing(open_tokens(settings, state.records, arguments.pin_fd)) as tokens:
             serve(
                 tokens,
                 CHECKERS,
@@ -426,7 +420,7 @@ def _parser() -> argparse.ArgumentParser:
     signer = children.add_parser("signer")
     signer.add_argument("--config", type=Path, required=True)
     signer.add_argument("--socket-fd", type=int, required=True)
-    signer.add_argument("--pin-fd", type=int, required=True)
+    signer.add_argument("--pin-fd", type=int)
     signer.add_argument("--ceremony", action="store_true")
     signer.add_argument("--allow-uid", type=int, action="append", required=True)
     signer.add_argument("--clock-base", type=float)

@@ -17,6 +17,8 @@ from kms.processes.accounts import Account, package_root
 
 EXIT_PIN_REFUSED = 77
 EXIT_MISCONFIGURED = 78
+STOP_GRACE = 10.0
+"""Seconds that a signer or token process gets to end what it has begun."""
 
 _log = structlog.get_logger()
 
@@ -70,7 +72,7 @@ def spawn(
     return subprocess.Popen(
         [*_guard(), *argv],
         pass_fds=tuple(fds),
-        env=child_environment({**environment, "PYTHONPATH": str(package_root())}),
+        env=child_environment({"PYTHONPATH": str(package_root()), **environment}),
         cwd="/",
         umask=0o077,
         stdin=subprocess.DEVNULL,

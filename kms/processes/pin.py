@@ -5,10 +5,11 @@ part of a message, and is wiped as far as Python allows (a prompt hands it over 
 the garbage collector can free).
 """
 
+import contextlib
 import getpass
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kms.config import ConfigError, credential_pin_file
@@ -60,31 +61,58 @@ def obtain_pin(
     *,
     pin_fd: int | None = None,
     prompt: Callable[[str], str] = getpass.getpass,
+    token: str = "",
 ) -> Pin:
-    """The PIN from the descriptor, else token.pin_file, else systemd's credential, else a prompt.
+    """The PIN from the descriptor, else pin_file, else systemd's credential, else a prompt.
 
     Args:
         settings: Names the file.
         pin_fd: Descriptor to read the PIN from until its end; closed afterwards.
         prompt: Asks a person, without echo.
+        token: Which token's; the service's own by default.
 
     Raises:
         PinError: None of the four has a usable PIN.
     """
     if pin_fd is not None:
         return _from_fd(pin_fd, f"file descriptor {pin_fd}")
-    if settings.token.pin_file is not None:
-        return _from_private_file(settings.token.pin_file)
-    credential = credential_pin_file()
+    its = settings.estate[token]
+    if its.pin_file is not None:
+        return _from_private_file(its.pin_file)
+    credential = credential_pin_file(token)
     if credential is not None:
         return _from_fd(_open(credential), str(credential))
     if not sys.stdin.isatty():
+        table, name = (f"tokens.{token}", f"kms-pin-{token}") if token else ("token", "kms-pin")
+        given = "" if token else "give --pin-fd, "
         raise PinError(
-            "no PIN: set token.pin_file, provide the credential kms-pin, give --pin-fd, "
+            f"no PIN: set {table}.pin_file, provide the credential {name}, {given}"
             "or start from a terminal"
         )
-    text = prompt(f"User PIN of token {settings.token.label}: ")
+    text = prompt(f"User PIN of token {its.label}: ")
     return _checked(bytearray(text.encode()), "the prompt")
+
+
+@contextlib.contextmanager
+def all_pins(settings: Settings, own: Pin) -> Iterator[dict[str, Pin]]:
+    """PINs of all tokens by name; those of further tokens are wiped in the end.
+
+    Args:
+        settings: Names the tokens.
+        own: That of the service's own token; stays its giver's to wipe.
+
+    Raises:
+        PinError: One is not to be had.
+    """
+    pins = {"": own}
+    try:
+        for name in settings.tokens:
+            pins[name] = obtain_pin(settings, token=name)
+        yield pins
+    finally:
+        for name in settings.tokens:
+            if name in pins:
+                pins[name].clear()
 
 
 def _from_private_file(path: Path) -> Pin:

@@ -5,8 +5,6 @@ Used by the supervisor for a service, and by local commands (a ceremony) for the
 
 import contextlib
 import os
-import socket
-import stat
 import subprocess
 import sys
 import threading
@@ -18,16 +16,12 @@ from time import monotonic, sleep
 import structlog
 
 from hsm_drivers.hardening import close_to_inspection, forbid_core_dumps
-from kms.config import ConfigError
-from kms.processes.accounts import Account, Separation, separate
-from kms.processes.children import EXIT_PIN_REFUSED, spawn
-from kms.processes.pin import Pin, PinError
+from kms.processes.accounts import Separation, separate
+from kms.processes.children import EXIT_PIN_REFUSED, STOP_GRACE, spawn
+from kms.processes.pin import Pin, PinError, all_pins
+from kms.processes.sockets import SignerSocket
+from kms.processes.token_processes import for_a_while
 from kms.settings import Settings
-
-BACKLOG = 512
-"""Connections that may wait while a signer restarts."""
-STOP_GRACE = 10.0
-"""Seconds that a signer gets to end its batch."""
 
 BOOTSTRAP = (sys.executable, "-P", "-m", "kms.bootstrap")
 SIGNER_COMMAND = (*BOOTSTRAP, "signer")
@@ -40,57 +34,6 @@ _log = structlog.get_logger()
 
 class SignerStartError(Exception):
     """A signer for a local command did not come up; its own log line says why."""
-
-
-class SignerSocket:
-    """The signer's listening Unix socket: 0600, the worker's user's."""
-
-    def __init__(self, path: Path, owner: Account | None) -> None:
-        self.path = path
-        _refuse_shared(path.parent)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        umask = os.umask(0o177)
-        try:
-            path.unlink(missing_ok=True)
-            self._socket.bind(str(path))
-        except OSError as error:
-            self._socket.close()
-            raise ConfigError(f"{path}: the signer's socket cannot be made: {error}") from error
-        finally:
-            os.umask(umask)
-        if owner is not None:
-            os.chown(path, owner.uid, owner.gid)
-        self._socket.listen(BACKLOG)
-
-    @property
-    def fd(self) -> int:
-        """Descriptor to pass on."""
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        """Let this process's copy go; with the last copy, waiting connections are refused."""
-        self._socket.close()
-
-    def remove(self) -> None:
-        """Close, and take the path away: clients fail at once instead of waiting."""
-        self.close()
-        self.path.unlink(missing_ok=True)
-
-
-def _refuse_shared(directory: Path) -> None:
-    """Whoever can write where the signer's socket is can put another one in its place.
-
-    Raises:
-        ConfigError: The directory belongs to someone else, or others may write in it.
-    """
-    found = directory.stat()
-    own = found.st_uid in {os.geteuid(), directory.parent.stat().st_uid}
-    if not own or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigError(
-            f"{directory} must belong to the owner of the home and be open to no other's writing"
-            f" (it is user {found.st_uid}'s, mode {stat.S_IMODE(found.st_mode):o}): remove it; the"
-            " next start makes it anew"
-        )
 
 
 class Pulse(threading.Thread):
@@ -131,25 +74,29 @@ def start_signer(
     """Start a signer on a listening socket; it finds the PIN in a pipe and nowhere else.
 
     Its peers may be the worker's user and this process's (probes, local commands). With
-    `clock_base` its clock is that of a service's other processes.
+    `clock_base` its clock is that of a service's other processes. Where tokens have processes of
+    their own it gets no PIN at all.
     """
     own = os.geteuid()
     uids = [own] if separation.worker is None else [own, separation.worker.uid]
-    pin_fd = pin.pipe()
+    pins = [] if settings.pooled else [pin.pipe()]
     try:
         flags = ["--config", str(settings.path), "--socket-fd", str(listening)]
-        flags += ["--pin-fd", str(pin_fd), *(["--ceremony"] if ceremony else [])]
+        for fd in pins:
+            flags += ["--pin-fd", str(fd)]
+        flags += ["--ceremony"] if ceremony else []
         flags += [] if clock_base is None else ["--clock-base", str(clock_base)]
         for uid in uids:
             flags += ["--allow-uid", str(uid)]
         return spawn(
             [*command, *flags],
-            fds=(listening, pin_fd),
+            fds=(listening, *pins),
             account=separation.signer,
-            environment=settings.token.environment,
+            environment={} if settings.pooled else settings.token.environment,
         )
     finally:
-        os.close(pin_fd)
+        for fd in pins:
+            os.close(fd)
 
 
 @contextlib.contextmanager
@@ -174,17 +121,16 @@ def temporary_signer(
     forbid_core_dumps()
     close_to_inspection()
     separation = separate(settings, command[0])
-    listening = SignerSocket(settings.signer_socket, None)
-    try:
+    with contextlib.ExitStack() as stack:
+        pins = stack.enter_context(all_pins(settings, pin))
+        stack.enter_context(for_a_while(settings, pins, separation, patience))
+        listening = SignerSocket(settings.signer_socket, None)
+        stack.callback(listening.remove)
         process = start_signer(settings, pin, command, listening.fd, separation, ceremony=ceremony)
+        stack.callback(_end, process)
         listening.close()  # the signer's copy is the only one: when it dies, clients notice
-        try:
-            _await_answer(process, probe, listening.path, patience)
-            yield listening.path
-        finally:
-            _end(process)
-    finally:
-        listening.remove()
+        _await_answer(process, probe, listening.path, patience)
+        yield listening.path
 
 
 def _await_answer(

@@ -8,6 +8,10 @@ the signer's socket itself and passes it on, so requests queue while a signer re
     exit 78        wrong configuration; a signer stays down, without a worker the service ends
     SIGTERM        the worker answers what it accepted, then the signer ends
 
+Where the settings name several tokens, or several processes of one, the signer holds no PIN: each
+token process gets its own, and is looked after as the signer is. A token that is away, or has
+refused its PIN, keeps neither signer nor worker from running.
+
 `<home>/run/state.json` tells `kms doctor` and `/readyz` how things stand.
 """
 
@@ -25,20 +29,20 @@ import structlog
 
 from hsm_drivers.hardening import harden
 from kms.processes.accounts import Separation, separate
-from kms.processes.children import Backoff, Child, ChildState, spawn
+from kms.processes.children import STOP_GRACE, Backoff, Child, ChildState, spawn
 from kms.processes.home import HomeBusyError, home_lock
-from kms.processes.pin import Pin
+from kms.processes.pin import Pin, all_pins
 from kms.processes.signer_process import (
     BOOTSTRAP,
     SIGNER_COMMAND,
-    STOP_GRACE,
     Probe,
     Pulse,
-    SignerSocket,
     SignerStartError,
     start_signer,
     temporary_signer,
 )
+from kms.processes.sockets import SignerSocket
+from kms.processes.token_processes import TokenProcesses
 from kms.services.system import clock_base
 from kms.settings import Settings
 
@@ -172,18 +176,27 @@ class Supervisor:
             # A killed supervisor's last word must not pass for this one's.
             self._state_path.unlink(missing_ok=True)
             self._separation = separate(self._settings, self._commands.worker[0])
-            self._socket = SignerSocket(self._settings.signer_socket, self._separation.worker)
-            try:
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._pin.clear)
+                pins = stack.enter_context(all_pins(self._settings, self._pin))
+                stack.callback(pid_file.unlink, missing_ok=True)
                 pid_file.write_text(f"{os.getpid()}\n", encoding="ascii")
+                self._socket = SignerSocket(self._settings.signer_socket, self._separation.worker)
+                stack.callback(self._socket.remove)
+                self._tokens = TokenProcesses(
+                    self._settings,
+                    pins,
+                    self._separation,
+                    backoff=self._timing.backoff,
+                    start_seconds=self._timing.signer_start,
+                )
+                stack.callback(self._tokens.close)
+                stack.callback(self._end_at_once)
                 self._tell_separation()
                 return self._supervise()
-            finally:
-                self._end_at_once()
-                self._socket.remove()
-                pid_file.unlink(missing_ok=True)
-                self._pin.clear()
 
     def _supervise(self) -> int:
+        self._tokens.start()
         self._signer.start()
         self._worker.start()
         self._pulse.start()
@@ -197,7 +210,8 @@ class Supervisor:
     def _step(self) -> bool:
         """Look after the children once; true when the service has ended."""
         stopping = self._stopping.is_set()
-        # A draining worker needs its signer: that one is restarted until the worker is gone.
+        # A draining worker needs its signer and tokens: they are restarted until it is gone.
+        self._tokens.watch(restart=not stopping or self._worker.alive)
         self._signer.watch(restart=not stopping or self._worker.alive)
         self._worker.watch(restart=not stopping)
         self._check_pulse()
@@ -208,7 +222,12 @@ class Supervisor:
         if self._worker.state is ChildState.MISCONFIGURED:
             self._stopping.set()
         drain = self._settings.limits.drain_seconds + self._timing.worker_margin
-        ended = stopping and self._worker.stop(drain) and self._signer.stop(STOP_GRACE)
+        ended = (
+            stopping
+            and self._worker.stop(drain)
+            and self._signer.stop(STOP_GRACE)
+            and self._tokens.stop(STOP_GRACE)
+        )
         self._tell_state()
         return ended
 
@@ -268,6 +287,7 @@ class Supervisor:
                     "restarts": self._worker.restarts,
                     "ready": self._ready.said and self._worker.alive,
                 },
+                "tokens": self._tokens.states(),
                 "separated": self._separation.separated,
                 "not_separated_because": self._separation.reason,
             }

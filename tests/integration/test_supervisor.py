@@ -358,7 +358,7 @@ def test_what_stands_in_the_place_of_the_socket(home: Home):
     with home.served():
         pass
     home.settings.signer_socket.mkdir()
-    with pytest.raises(ConfigError, match=r"signer\.sock: the signer's socket cannot be made"):
+    with pytest.raises(ConfigError, match=r"signer\.sock: this socket cannot be made"):
         Supervisor(home.settings, Pin(bytearray(b"x")), probe, commands=home.commands).run()
 
 

@@ -1,0 +1,61 @@
+"""The signer's way to its tokens: the only one opened here, or all of them behind processes."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from hsm_drivers.pin import Pin
+from hsm_drivers.pool import Place, PoolOfTokens
+from hsm_drivers.ports import KeyLabel, KeyRecord
+from hsm_drivers.token_link import Link
+from hsm_drivers.tokens import SingleToken, Tokens
+from kms.settings import Settings
+
+
+def open_tokens(
+    settings: Settings, records: Callable[[], Sequence[KeyRecord]], pin_fd: int | None
+) -> Tokens:
+    """The tokens of the settings.
+
+    Args:
+        settings: Names them.
+        records: All keys; what a token must hold follows from them.
+        pin_fd: Pipe with the PIN, where this process is to log in itself.
+
+    Raises:
+        HsmError: The only token cannot be opened; of several nothing is said before they are used.
+    """
+    if settings.pooled or pin_fd is None:
+        return _pool(settings, records)
+    from hsm_drivers.pkcs11.driver import Pkcs11Driver  # noqa: PLC0415 - no pool loads a module
+
+    with os.fdopen(pin_fd, "rb") as pipe:
+        pin = Pin(pipe.read().decode())
+    return SingleToken(Pkcs11Driver(str(settings.token.module), settings.token.label, pin))
+
+
+def _pool(settings: Settings, records: Callable[[], Sequence[KeyRecord]]) -> PoolOfTokens:
+    places = [
+        Place(
+            name,
+            token.label,
+            tuple(Link(name, path, token.call_seconds) for path in settings.token_sockets(name)),
+        )
+        for name, token in settings.estate.items()
+    ]
+    return PoolOfTokens(places, lambda token: expected(records(), token))
+
+
+def expected(records: Sequence[KeyRecord], token: str) -> Mapping[KeyLabel, bytes]:
+    """How the public halves end of the keys that a token must hold; empty for secret keys.
+
+    Of a part of a key its record has the bare key, with which its SubjectPublicKeyInfo ends.
+    """
+    held: dict[KeyLabel, bytes] = {}
+    for record in records:
+        if token not in record.places:
+            continue
+        if not record.components:
+            held[record.label] = record.public_key
+        for part in record.components:
+            held[part.label] = b"" if part.wrapped else part.public_key
+    return held
