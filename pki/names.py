@@ -211,6 +211,15 @@ def principal_uri(domain: str, name: str) -> str:
     return f"{_base(domain)}/principals/{_segment(name, 'principal')}"
 
 
+def slot_uri(domain: str, slot: str, version: int) -> str:
+    """`https://<domain>/kem-slots/<slot>/<version>`: a KEM slot of the organisation.
+
+    Raises:
+        ProfileError: As `user_uri`.
+    """
+    return f"{_base(domain)}/kem-slots/{_segment(slot, 'slot')}/{version}"
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """What one of this module's URIs stands for; the fields that do not apply are None."""

@@ -26,7 +26,7 @@ from kms.tlog.errors import TlogError
 from kms.tlog.notes import VerifierKey
 from kms.tlog.receipt import parse_receipt, verify_receipt
 
-_X509_ERRORS = (
+X509_ERRORS = (
     ValueError,
     TypeError,
     InvalidSignature,
@@ -54,7 +54,7 @@ class SlotCertificate:
 
     def pem(self) -> bytes:
         """The certificate in PEM."""
-        return _load(self.certificate, self.slot).public_bytes(Encoding.PEM)
+        return load_certificate(self.certificate, self.slot).public_bytes(Encoding.PEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,9 @@ def verify(
     chain = _chain(answer, transcript.authority, root)
     leaf = answers.binary(answer, "leaf")
     receipt = answers.mapping(answer, "receipt")
-    index = _verify_receipt(receipt, leaf, log_vkey, transcript.origin)
+    index = logged_at(receipt, leaf, log_vkey, transcript.origin)
     event, time = _event(leaf, transcript)
-    certificates = _certificates(answer, transcript, _load(chain[0], "chain"), time)
+    certificates = _certificates(answer, transcript, load_certificate(chain[0], "chain"), time)
     _check_domain(certificates, domain)
     _check_logged(event, certificates)
     return Certified(
@@ -148,8 +148,8 @@ def _certificate(
 ) -> SlotCertificate:
     """The slot's certificate, if it is this device's, for this key, and well issued."""
     data = answers.binary(document, "certificate")
-    certificate = _load(data, slot.name)
-    _check_issued(certificate, issuer, slot.name)
+    certificate = load_certificate(data, slot.name)
+    check_issued(certificate, issuer, slot.name)
     _check_subject(certificate, slot, transcript)
     _check_document(certificate, document, slot.name)
     if not certificate.not_valid_before_utc <= time <= certificate.not_valid_after_utc:
@@ -158,14 +158,19 @@ def _certificate(
     return SlotCertificate(slot.name, answers.text(document, "profile"), serial, data)
 
 
-def _load(data: bytes, where: str) -> x509.Certificate:
+def load_certificate(data: bytes, where: str) -> x509.Certificate:
+    """A certificate in DER.
+
+    Raises:
+        MalformedAnswerError: It is none; `where` says which was meant.
+    """
     try:
         with warnings.catch_warnings():
             # What the library still reads with a warning (a serial that is not positive) is no
             # certificate to believe.
             warnings.simplefilter("error", CryptographyDeprecationWarning)
             return x509.load_der_x509_certificate(data)
-    except (*_X509_ERRORS, CryptographyDeprecationWarning) as error:
+    except (*X509_ERRORS, CryptographyDeprecationWarning) as error:
         raise MalformedAnswerError(f"{where}: not a certificate in DER") from error
 
 
@@ -177,26 +182,32 @@ def _chain(answer: object, authority: str, root: bytes) -> tuple[bytes, bytes]:
         raise UntrustedAnswerError("the chain does not end in the trusted root")
     if hashlib.sha256(chain[0]).hexdigest() != authority:
         raise UntrustedAnswerError("the issuing CA is not the one the transcript names")
-    anchor = _load(root, "root")
-    issuer = _load(chain[0], "chain")
-    _check_issued(issuer, anchor, "chain")
+    anchor = load_certificate(root, "root")
+    issuer = load_certificate(chain[0], "chain")
+    check_issued(issuer, anchor, "chain")
     for authority_certificate in (issuer, anchor):
-        if not _is_ca(authority_certificate):
+        if not is_ca(authority_certificate):
             raise UntrustedAnswerError("the chain holds a certificate that is no CA's")
     return chain[0], chain[1]
 
 
-def _is_ca(certificate: x509.Certificate) -> bool:
+def is_ca(certificate: x509.Certificate) -> bool:
+    """Whether its basic constraints say so."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except _X509_ERRORS:
+    except X509_ERRORS:
         return False
 
 
-def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, where: str) -> None:
+def check_issued(certificate: x509.Certificate, issuer: x509.Certificate, where: str) -> None:
+    """Refuse a certificate that the CA above it did not sign.
+
+    Raises:
+        UntrustedAnswerError: It did not.
+    """
     try:
         certificate.verify_directly_issued_by(issuer)
-    except _X509_ERRORS as error:
+    except X509_ERRORS as error:
         raise UntrustedAnswerError(f"{where}: not issued by the CA above it") from error
 
 
@@ -206,17 +217,21 @@ def _check_subject(
     """The certificate carries this slot's key and names this device."""
     if certificate_spki(certificate) != slot.spki:
         raise UntrustedAnswerError(f"slot {slot.name!r}: the certificate is for another key")
-    uri = _uri(certificate, slot.name)
+    uri = only_uri(certificate, slot.name)
     path = f"/users/{transcript.user}/devices/{transcript.device}"
     if not re.fullmatch(_HOST + re.escape(path), uri):
         raise UntrustedAnswerError(f"slot {slot.name!r}: the certificate does not name {path}")
 
 
-def _uri(certificate: x509.Certificate, slot: str) -> str:
-    """The only subject alternative name, which is a URI."""
+def only_uri(certificate: x509.Certificate, slot: str) -> str:
+    """The only subject alternative name, which is a URI.
+
+    Raises:
+        UntrustedAnswerError: It has none, another, or several.
+    """
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except _X509_ERRORS as error:
+    except X509_ERRORS as error:
         raise UntrustedAnswerError(f"slot {slot!r}: the certificate names no one") from error
     match list(names):
         case [x509.UniformResourceIdentifier() as name]:
@@ -228,7 +243,7 @@ def _uri(certificate: x509.Certificate, slot: str) -> str:
 def _check_domain(certificates: Sequence[SlotCertificate], domain: str | None) -> None:
     """All certificates are of one identity domain, and of the expected one if it is known."""
     for item in certificates:
-        uri = _uri(_load(item.certificate, item.slot), item.slot)
+        uri = only_uri(load_certificate(item.certificate, item.slot), item.slot)
         host = urlsplit(uri).netloc
         domain = domain if domain is not None else host
         if host != domain:
@@ -249,8 +264,12 @@ def _check_document(certificate: x509.Certificate, document: object, slot: str) 
         raise UntrustedAnswerError(f"slot {slot!r}: the answer misdescribes the certificate")
 
 
-def _verify_receipt(receipt: Mapping[str, Any], leaf: bytes, log_vkey: str, origin: str) -> int:
-    """The leaf's index in the signed log."""
+def logged_at(receipt: Mapping[str, Any], leaf: bytes, log_vkey: str, origin: str) -> int:
+    """The leaf's index in the signed log.
+
+    Raises:
+        UntrustedAnswerError: The receipt does not prove that the log holds it.
+    """
     if answers.text(receipt, "status") != "final":
         raise UntrustedAnswerError("the receipt is not final")
     try:
@@ -310,7 +329,7 @@ def _openings(
 ) -> tuple[wire.Opening, ...]:
     """Openings that open the leaf's commitments to this tenant, user and device."""
     openings = tuple(
-        _opening(item) for item in answers.listing(answer, "openings", at_most=_MAX_OPENINGS)
+        read_opening(item) for item in answers.listing(answer, "openings", at_most=_MAX_OPENINGS)
     )
     if not wire.opened(answers.mapping(event, "commitments"), openings):
         raise UntrustedAnswerError("an opening does not open its commitment")
@@ -325,7 +344,12 @@ def _openings(
     return openings
 
 
-def _opening(document: object) -> wire.Opening:
+def read_opening(document: object) -> wire.Opening:
+    """An opening as answers carry it.
+
+    Raises:
+        MalformedAnswerError: It has another form.
+    """
     try:
         opening = wire.Opening(
             wire.Committed(answers.text(document, "field")),
