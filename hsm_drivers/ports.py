@@ -441,7 +441,7 @@ class Wrapper(Protocol):
         """Undo `wrap`.
 
         Raises:
-            TokenFailureError: The ciphertext is not one of this key.
+            BadCiphertextError: The ciphertext is not one of this key.
         """
         ...
 
@@ -453,7 +453,7 @@ class Kem(Protocol):
         """Shared secret of the ciphertext under the named key; for ECDH of the sender's point.
 
         Raises:
-            TokenFailureError: Not a ciphertext of this algorithm (a wrong size, no point).
+            BadCiphertextError: Not a ciphertext of this algorithm (a wrong size, no point).
         """
         ...
 
@@ -477,7 +477,7 @@ class Cipher(Protocol):
         """Undo `encrypt`.
 
         Raises:
-            TokenFailureError: Ciphertext, nonce, associated data and key do not belong together.
+            BadCiphertextError: Ciphertext, nonce, associated data and key do not belong together.
         """
         ...
 
@@ -519,6 +519,11 @@ class Driver(KeyStore, MessageSigner, Rng, Wrapper, Kem, Mac, Cipher, Transfer, 
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What this token can do."""
+        ...
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """Registry names of what keys can be made for on this token."""
         ...
 
     def lacking(self, algorithm: str) -> tuple[str, ...]:

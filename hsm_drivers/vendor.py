@@ -24,6 +24,7 @@ from hsm_drivers.errors import (
     TokenFailureError,
     TokenUnavailableError,
 )
+from policies.algorithms import Algorithm, Scheme
 
 MAX_SOURCE = 64 * 1024
 """Largest profile file in bytes."""
@@ -68,6 +69,15 @@ class PointForm(StrEnum):
 
     OCTET_STRING = "octet-string"
     RAW = "raw"
+
+
+class Wraps(StrEnum):
+    """How bytes are wrapped that are no key of the token's."""
+
+    AS_KEY = "as-key"
+    """Carried in as a session object, by C_WrapKey and C_UnwrapKey."""
+    AS_CIPHER = "as-cipher"
+    """By C_Encrypt and C_Decrypt with the same mechanism; the wrapping key may encrypt, too."""
 
 
 class TrustedBy(StrEnum):
@@ -124,12 +134,14 @@ class Attributes:
 
     Attributes:
         extractable_default: What CKA_EXTRACTABLE of a private key is where nobody said.
+        tells_local: Whether CKA_LOCAL is true for keys made on the token.
         trusted_by: Who makes trusted wrapping keys.
         wraps_zero_padded: A wrapped private key is padded with zeros to a multiple of 8 bytes.
     """
 
     source: str
     extractable_default: bool
+    tells_local: bool
     trusted_by: TrustedBy
     wraps_zero_padded: bool
 
@@ -144,6 +156,7 @@ class Spelling:
         use: Mechanism of their operation: to sign, derive, decapsulate, encrypt or wrap.
         curve: How a curve is named.
         point: How the public point reads.
+        wraps: How bytes are wrapped.
         hashes: Hashes that the operation takes, where it has a choice; `hashlib` names.
         refused: Return codes by which the operation refuses foreign bytes, besides the standard's.
     """
@@ -154,6 +167,7 @@ class Spelling:
     use: int
     curve: CurveName = CurveName.OID
     point: PointForm = PointForm.OCTET_STRING
+    wraps: Wraps = Wraps.AS_KEY
     hashes: tuple[str, ...] = ()
     refused: frozenset[str] = frozenset()
 
@@ -189,6 +203,12 @@ class Profile:
     remedies: Mapping[str, Remedy] = field(repr=False)
     remedies_source: str
     quirks: tuple[Quirk, ...]
+
+
+def spelling_of(profile: Profile, row: Algorithm) -> Spelling | None:
+    """How the profile spells keys of an algorithm; None for what no token is asked to do."""
+    key = f"{row.scheme}-{row.digest}" if row.scheme is Scheme.HMAC else str(row.scheme)
+    return profile.spellings.get(key)
 
 
 def remedy(profile: Profile, code: str) -> Remedy:
@@ -316,7 +336,7 @@ def _profile(document: Mapping[str, Any], base: Profile | None, where: str) -> P
     )
     if base is None:
         return made
-    _check_known(spellings, base.spellings, where)
+    _check_known(made, base, where)
     return replace(
         made,
         spellings=MappingProxyType({**base.spellings, **spellings}),
@@ -324,12 +344,20 @@ def _profile(document: Mapping[str, Any], base: Profile | None, where: str) -> P
     )
 
 
-def _check_known(spellings: Iterable[str], known: Iterable[str], where: str) -> None:
-    for key in spellings:
-        if key not in known:
-            raise ProfileError(
-                f"{where}, spelling: no scheme is called {key!r}; there are {', '.join(known)}"
-            )
+def _check_known(made: Profile, base: Profile, where: str) -> None:
+    """Schemes and named codes are those of the standard's file: anything else is a slip."""
+    for key, spelling in made.spellings.items():
+        if key not in base.spellings:
+            known = ", ".join(base.spellings)
+            raise ProfileError(f"{where}, spelling: {key!r} is none of {known}")
+        _check_codes(spelling.refused, base, f"{where}, spelling {key}")
+    _check_codes(made.remedies, base, f"{where}, remedies")
+
+
+def _check_codes(codes: Iterable[str], base: Profile, where: str) -> None:
+    for code in codes:
+        if code.startswith("CKR_") and code not in base.remedies:
+            raise ProfileError(f"{where}: the standard has no {code}; write others as 0x…")
 
 
 def _recognition(table: "_Table") -> Recognition:
@@ -360,6 +388,7 @@ def _attributes(table: "_Table") -> Attributes:
     made = Attributes(
         source=table.text("source"),
         extractable_default=table.boolean("extractable_default"),
+        tells_local=table.boolean("tells_local"),
         trusted_by=table.member("trusted_by", TrustedBy),
         wraps_zero_padded=table.boolean("wraps_zero_padded"),
     )
@@ -375,6 +404,7 @@ def _spelling(table: "_Table") -> Spelling:
         use=table.number("use"),
         curve=table.member("curve", CurveName, CurveName.OID),
         point=table.member("point", PointForm, PointForm.OCTET_STRING),
+        wraps=table.member("wraps", Wraps, Wraps.AS_KEY),
         hashes=table.strings("hashes", _SPELLING),
         refused=frozenset(table.strings("refused", _CODE)),
     )

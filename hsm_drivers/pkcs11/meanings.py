@@ -1,12 +1,11 @@
 """What each return code of a token means to an operator: the one table.
 
 A code is known here by python-pkcs11's exception for it; exceptions that are the binding's own have
-no code. `Lost` ones say that session or handles are gone; reopening may mend that, so they surface
-only when it did not.
+no code. What is to be done about a code is the vendor profile's to say (`vendor.remedy`).
 """
 
+import re
 from dataclasses import dataclass
-from enum import Enum
 
 import pkcs11
 
@@ -18,13 +17,7 @@ from hsm_drivers.errors import (
     TokenUnavailableError,
     UnsupportedError,
 )
-
-
-class Lost(Enum):
-    """Whether reopening the session may help."""
-
-    YES = True
-    NO = False
+from hsm_drivers.pkcs11.returns import ERRORS, UNCLASSED, error_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +27,6 @@ class Meaning:
     error: type[HsmError]
     code: str
     sentence: str
-    lost: Lost = Lost.NO
 
 
 def _failure(code: str, sentence: str) -> Meaning:
@@ -50,7 +42,7 @@ def _pin(code: str, sentence: str) -> Meaning:
 
 
 def _away(code: str, sentence: str) -> Meaning:
-    return Meaning(TokenUnavailableError, code, sentence, Lost.YES)
+    return Meaning(TokenUnavailableError, code, sentence)
 
 
 def _bug(code: str) -> Meaning:
@@ -122,8 +114,7 @@ MEANINGS: dict[type[pkcs11.PKCS11Error], Meaning] = {
     _P.KeyNotWrappable: _unsupported("CKR_KEY_NOT_WRAPPABLE", "the token does not wrap such a key"),
     _P.KeyIndigestible: _unsupported("CKR_KEY_INDIGESTIBLE", "the token does not hash such a key"),
     # Keys.
-    # A token that went away may first show as an empty one: look again before saying so.
-    _P.NoSuchKey: Meaning(KeyNotFoundError, "", "it holds no such key", Lost.YES),
+    _P.NoSuchKey: Meaning(KeyNotFoundError, "", "it holds no such key"),
     _P.MultipleObjectsReturned: _failure("", "it holds several keys of one label; rename them"),
     _P.MultipleTokensReturned: Meaning(
         TokenUnavailableError, "", "several tokens carry one label; rename them"
@@ -152,19 +143,16 @@ MEANINGS: dict[type[pkcs11.PKCS11Error], Meaning] = {
     ),
     _P.SignatureInvalid: _failure("CKR_SIGNATURE_INVALID", "the signature does not verify"),
     _P.SignatureLenRange: _failure("CKR_SIGNATURE_LEN_RANGE", "the signature has a wrong size"),
-    # The token in trouble. Some modules say no more than this when their link is lost, and go on
-    # saying it until they are loaded afresh.
+    # The token in trouble.
     _P.GeneralError: Meaning(
         TokenFailureError,
         "CKR_GENERAL_ERROR",
         "the token failed without saying why; see its own log",
-        Lost.YES,
     ),
     _P.FunctionFailed: Meaning(
         TokenFailureError,
         "CKR_FUNCTION_FAILED",
         "the token failed; see its own log",
-        Lost.YES,
     ),
     _P.FunctionRejected: _failure(
         "CKR_FUNCTION_REJECTED", "the token or its operator rejected the operation"
@@ -212,14 +200,63 @@ MEANINGS: dict[type[pkcs11.PKCS11Error], Meaning] = {
 }
 
 
+_NO_SUCH_USE = _unsupported(
+    "CKR_KEY_FUNCTION_NOT_PERMITTED", "the key is of a kind that does not do this"
+)
+UNCLASSED_MEANINGS: dict[str, Meaning] = {
+    row.code: row
+    for row in (
+        _NO_SUCH_USE,
+        _unsupported("CKR_ACTION_PROHIBITED", "the token or the key's attributes forbid this"),
+        _bug("CKR_USER_TYPE_INVALID"),
+        _bug("CKR_BUFFER_TOO_SMALL"),
+        _away("CKR_CRYPTOKI_NOT_INITIALIZED", "the module has lost its state"),
+        _failure("CKR_FIPS_SELF_TEST_FAILED", "the token failed its own test; have it repaired"),
+        _failure("CKR_LIBRARY_LOAD_FAILED", "the module could not load a library of its own"),
+        Meaning(
+            TokenUnavailableError,
+            "CKR_TOKEN_RESOURCE_EXCEEDED",
+            "the token has more to do than it can; ask again later",
+        ),
+    )
+}
+"""The same by name, for codes that python-pkcs11 has no class for."""
+_TEXTS = {
+    "Buffer was too small. Should never see this.": "CKR_BUFFER_TOO_SMALL",
+    "Initialisation error (not initialized). Should never see this.": (
+        "CKR_CRYPTOKI_NOT_INITIALIZED"
+    ),
+    "User type invalid. Should never see this.": "CKR_USER_TYPE_INVALID",
+}
+"""What python-pkcs11 makes of some of them."""
+_NUMBER = re.compile(r"Unmapped error code (0x[0-9a-f]+)", re.ASCII)
+
+
 def meaning(error: pkcs11.PKCS11Error) -> Meaning:
-    """The row of an exception.
+    """The row of an exception; a code that nobody documented is told as its number.
 
     python-pkcs11 raises its bare base class for the codes that it has no class for and puts the
-    code into the text; that text is then all there is.
+    code into the text; where it does not even do that, the text is all there is.
     """
     known = MEANINGS.get(type(error))
-    return known or _failure(str(error) or type(error).__name__, "the token failed")
+    return known or _unclassed(error)
+
+
+def _unclassed(error: pkcs11.PKCS11Error) -> Meaning:
+    text = str(error)
+    number = _NUMBER.fullmatch(text)
+    if number is None:
+        row = UNCLASSED_MEANINGS.get(_TEXTS.get(text, ""))
+        return row or _failure("", f"the token failed ({text or type(error).__name__})")
+    name = UNCLASSED.get(int(number[1], 16))
+    if name is not None:
+        return UNCLASSED_MEANINGS[name]
+    return _failure(number[1], "the token failed with a code that the standard does not name")
+
+
+def code_name(code: int) -> str:
+    """A return code by its name, or as `0x…`."""
+    return meaning(error_of(code)).code
 
 
 def told(error: pkcs11.PKCS11Error, token: str) -> HsmError:
@@ -228,3 +265,11 @@ def told(error: pkcs11.PKCS11Error, token: str) -> HsmError:
     subject = f" ({error})" if type(error) in MEANINGS and str(error) else ""
     code = f" [{row.code}]" if row.code else ""
     return row.error(f"token {token!r}: {row.sentence}{subject}{code}")
+
+
+_NUMBERS = {code_name(code): code for code in (*ERRORS, *UNCLASSED)}
+
+
+def code_number(name: str) -> int:
+    """The number of a code that is named, or written as `0x…`, in a profile."""
+    return int(name, 16) if name.startswith("0x") else _NUMBERS[name]

@@ -1,25 +1,46 @@
-"""Which mechanisms the driver needs for keys of an algorithm, and which of them a token lacks."""
+"""Which mechanisms keys of an algorithm need, and which of them a token lacks."""
 
 from collections.abc import Collection, Mapping
 
 from pkcs11 import Mechanism
 
-from policies.algorithms import Scheme, UnknownAlgorithmError, algorithm
+from hsm_drivers.pkcs11.objects import MADE
+from hsm_drivers.ports import Capability
+from hsm_drivers.vendor import Profile, spelling_of
+from policies.algorithms import Kind, UnknownAlgorithmError, algorithm
 
-NEEDED: Mapping[Scheme, tuple[Mechanism, ...]] = {
-    Scheme.ECDSA: (Mechanism.EC_KEY_PAIR_GEN, Mechanism.ECDSA),
-    Scheme.EDDSA: (Mechanism.EC_EDWARDS_KEY_PAIR_GEN, Mechanism.EDDSA),
-    Scheme.AES_KWP: (Mechanism.AES_KEY_GEN,),
+CAPABILITIES: Mapping[Kind, Capability] = {
+    Kind.SIGNATURE: Capability.SIGN,
+    Kind.KEM: Capability.KEM,
+    Kind.WRAP: Capability.WRAP,
+    Kind.MAC: Capability.MAC,
+    Kind.CIPHER: Capability.CIPHER,
 }
-"""What the driver uses for keys of a scheme (PKCS#11 3.0, section 2)."""
+"""What keys of a kind let a token do."""
 
 
-def lacking(name: str, offered: Collection[Mechanism]) -> tuple[str, ...]:
-    """Names of the mechanisms that a key of this algorithm needs and the token does not offer."""
+def lacking(name: str, profile: Profile, offered: Collection[int]) -> tuple[str, ...]:
+    """Names of the mechanisms that a key of this algorithm needs and the token does not offer.
+
+    Args:
+        name: Of the algorithm.
+        profile: How the token spells it.
+        offered: Numbers of the token's mechanisms.
+    """
     try:
-        needed = NEEDED.get(algorithm(name).scheme)
+        row = algorithm(name)
     except UnknownAlgorithmError:
-        needed = None
-    if needed is None:
         return ("a driver that knows it",)
-    return tuple(item.name for item in needed if item not in offered)
+    spelling = spelling_of(profile, row)
+    if row.scheme not in MADE or spelling is None:
+        return ("a driver that knows it",)
+    needed = (spelling.generate, spelling.use)
+    return tuple(mechanism_name(item) for item in needed if item not in offered)
+
+
+def mechanism_name(number: int) -> str:
+    """CKM_… without its prefix; `0x…` for one of a maker's own."""
+    try:
+        return str(Mechanism(number).name)
+    except ValueError:
+        return f"{number:#x}"

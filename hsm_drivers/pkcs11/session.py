@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pkcs11
-from pkcs11 import Mechanism, PKCS11Error
+from pkcs11 import PKCS11Error
 
 from hsm_drivers.errors import (
     HsmError,
@@ -20,7 +20,9 @@ from hsm_drivers.errors import (
     TokenUnavailableError,
 )
 from hsm_drivers.pin import Pin
-from hsm_drivers.pkcs11.meanings import Lost, meaning, told
+from hsm_drivers.pkcs11.cryptoki import Cryptoki
+from hsm_drivers.pkcs11.meanings import meaning, told
+from hsm_drivers.vendor import Profile, Remedy, recognised, remedy, standard
 
 T = TypeVar("T")
 
@@ -35,11 +37,21 @@ class TokenSession:
         module: Path of the PKCS#11 module.
         token: Label.
         raw: python-pkcs11's session, while open.
-        wrap_mechanism: The token's mechanism for RFC 5649, if it has one.
-        offered: Mechanisms of the token, as asked when it was opened.
+        profile: How the token is spoken to.
+        serial: Serial number of the token.
+        offered: Numbers of the token's mechanisms, as asked when it was opened.
     """
 
-    def __init__(self, module: str, token: str, pin: Pin, forget: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        module: str,
+        token: str,
+        pin: Pin,
+        forget: Callable[[], None],
+        *,
+        profile: Profile | None = None,
+        serial: str | None = None,
+    ) -> None:
         """Load the module, find the token, log in once.
 
         Args:
@@ -47,6 +59,8 @@ class TokenSession:
             token: Label.
             pin: User PIN.
             forget: Called when all handles have become void.
+            profile: None for the one that the token is recognised by.
+            serial: Serial number that the token must have; None for any.
 
         Raises:
             PinRefusedError: The PIN is wrong, locked or expired.
@@ -57,9 +71,13 @@ class TokenSession:
             raise TokenFailureError(f"this process uses the PKCS#11 module {module} already")
         self.token = token
         self.raw: Any = None
-        self.wrap_mechanism: Mechanism | None = None
-        self.offered: frozenset[Mechanism] = frozenset()
+        self._calls: Cryptoki | None = None
+        self.profile = profile or standard()
+        self.serial = serial or ""
+        self.offered: frozenset[int] = frozenset()
         self.module = module
+        self._given = profile
+        self._pinned = serial
         self._pin = pin
         self._forget = forget
         self._owner = threading.get_ident()
@@ -67,6 +85,17 @@ class TokenSession:
         self._refused: PinRefusedError | None = None
         self._open()
         _in_use.add(module)
+
+    @property
+    def calls(self) -> Cryptoki:
+        """The module's functions in this session.
+
+        Raises:
+            TokenUnavailableError: There is no session now.
+        """
+        if self._calls is None:
+            raise TokenUnavailableError(f"token {self.token!r} is closed")
+        return self._calls
 
     def run(self, operation: Callable[[], T], *, again: bool = True) -> T:
         """Run an operation; should session or handles be lost, reopen and run it once more.
@@ -86,7 +115,7 @@ class TokenSession:
             return operation()
         except PKCS11Error as error:
             lost = told(error, self.token)
-            if meaning(error).lost is Lost.NO:
+            if not self._is_lost(error):
                 raise lost from error
         self._drop()
         self._open()
@@ -97,6 +126,15 @@ class TokenSession:
         except PKCS11Error as error:
             raise told(error, self.token) from error
 
+    def _is_lost(self, error: PKCS11Error) -> bool:
+        """Whether reopening may help.
+
+        A token that went away may first show as an empty one, so that a key is looked for again.
+        """
+        if isinstance(error, pkcs11.NoSuchKey | pkcs11.NoSuchToken):
+            return True
+        return remedy(self.profile, meaning(error).code) in (Remedy.LOG_IN, Remedy.REOPEN)
+
     def close(self) -> None:
         """Log out and let module and token go; closing twice is fine."""
         self._drop()
@@ -104,7 +142,7 @@ class TokenSession:
 
     def _drop(self) -> None:
         """End session and module; a token that is gone cannot be told, and need not be."""
-        raw, self.raw = self.raw, None
+        raw, self.raw, self._calls = self.raw, None, None
         library, self._library = self._library, None
         if raw is not None:
             self._forget()
@@ -131,10 +169,14 @@ class TokenSession:
 
     def _log_in(self) -> None:
         try:
-            found = _only(list(self._library.get_tokens()), self.token)
-            self.offered = frozenset(found.slot.get_mechanisms())
-            self.wrap_mechanism = _wrap_mechanism(found, self.offered)
+            found = _only(list(self._library.get_tokens()), self.token, self._pinned)
+            self.serial = serial_of(found)
+            self.profile = self._given or recognised(
+                found.manufacturer_id, found.model, self._library.library_description
+            )
+            self.offered = frozenset(int(one) for one in found.slot.get_mechanisms())
             self.raw = found.open(rw=True, user_pin=self._pin.reveal())
+            self._calls = Cryptoki(self.module, self.raw.handle)
         except PKCS11Error as error:
             raise told(error, self.token) from error
 
@@ -150,7 +192,7 @@ def _started(module: str) -> Any:
         ) from error
     except PKCS11Error as error:
         row = meaning(error)
-        if row.lost is Lost.NO:
+        if remedy(standard(), row.code) is not Remedy.REOPEN:
             why = str(error) or row.sentence
             raise TokenFailureError(f"cannot use the PKCS#11 module {module}: {why}") from error
         raise TokenUnavailableError(
@@ -158,13 +200,21 @@ def _started(module: str) -> Any:
         ) from error
 
 
-def _only(tokens: list[Any], label: str) -> Any:
-    found = [token for token in tokens if token.label == label]
+def _only(tokens: list[Any], label: str, serial: str | None) -> Any:
+    labelled = [token for token in tokens if token.label == label]
+    found = [token for token in labelled if serial in (None, serial_of(token))]
     if len(found) == 1:
         return found[0]
     if found:
         raise TokenUnavailableError(
-            f"{len(found)} tokens are labelled {label!r}; rename or remove all but one"
+            f"{len(found)} tokens are labelled {label!r}; rename or remove all but one,"
+            " or name the serial number of the one that is meant"
+        )
+    if labelled:
+        others = ", ".join(serial_of(token) for token in labelled)
+        raise TokenUnavailableError(
+            f"the token labelled {label!r} has the serial number {others}, not {serial}: it is"
+            " another token, and is not used"
         )
     seen = ", ".join(sorted(repr(token.label) for token in tokens if token.label)) or "none"
     raise TokenUnavailableError(
@@ -173,10 +223,7 @@ def _only(tokens: list[Any], label: str) -> Any:
     )
 
 
-def _wrap_mechanism(token: Any, mechanisms: frozenset[Mechanism]) -> Mechanism | None:
-    """CKM_AES_KEY_WRAP_KWP; SoftHSM2 calls it CKM_AES_KEY_WRAP_PAD, which is another elsewhere."""
-    if Mechanism.AES_KEY_WRAP_KWP in mechanisms:
-        return Mechanism.AES_KEY_WRAP_KWP
-    if token.manufacturer_id == "SoftHSM project" and Mechanism.AES_KEY_WRAP_PAD in mechanisms:
-        return Mechanism.AES_KEY_WRAP_PAD
-    return None
+def serial_of(token: Any) -> str:
+    """CK_TOKEN_INFO.serialNumber, without its padding."""
+    raw: bytes = token.serial
+    return raw.decode("ascii", "replace").strip(" \x00")

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from hsm_drivers.errors import HsmError, KeyNotFoundError, TokenFailureError, UnsupportedError
 from hsm_drivers.ports import Capability, KeyAttributes, KeyLabel
-from hsm_drivers.software.keys import SoftwareKey, new_key
+from hsm_drivers.software.keys import SoftwareKey, makes, new_key
 from hsm_drivers.wrapping import refuse_unwrappable
-from policies.algorithms import Kind, UnknownAlgorithmError, algorithm
+from policies.algorithms import Kind, UnknownAlgorithmError, algorithm, algorithms
 
 Doing = TypeVar("Doing")
 """What a key can do, as a callable."""
@@ -62,6 +62,11 @@ class SoftwareDriver:
         """Everything but to transfer keys."""
         return frozenset(Capability) - {Capability.TRANSFER}
 
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """As `ports.Driver.algorithms`."""
+        return tuple(row.name for row in algorithms() if makes(row))
+
     def lacking(self, algorithm_name: str) -> tuple[str, ...]:  # noqa: ARG002 - the port's
         """As `ports.Driver.lacking`: software has no mechanisms to lack."""
         return ()
@@ -79,7 +84,7 @@ class SoftwareDriver:
             row = algorithm(algorithm_name)
         except UnknownAlgorithmError as error:
             raise UnsupportedError(f"{error}") from None
-        made = replace(self.attributes_made, sign=row.kind is Kind.SIGNATURE)
+        made = replace(self.attributes_made, sign=row.kind in (Kind.SIGNATURE, Kind.MAC))
         if transferable:
             made = replace(made, extractable=True, never_extractable=False, wrap_with_trusted=True)
         key = new_key(row)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.keywrap import (
 )
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from hsm_drivers.errors import TokenFailureError, UnsupportedError
+from hsm_drivers.errors import BadCiphertextError, UnsupportedError
 from policies.algorithms import Algorithm, Scheme
 
 Operation = Callable[[bytes], bytes]
@@ -131,7 +131,7 @@ def _aes_kwp(row: Algorithm) -> SoftwareKey:
         try:
             return aes_key_unwrap_with_padding(key, ciphertext)
         except InvalidUnwrap:
-            raise TokenFailureError("these bytes were not wrapped under this key") from None
+            raise BadCiphertextError("these bytes were not wrapped under this key") from None
 
     return SoftwareKey(
         wrap=lambda plaintext: aes_key_wrap_with_padding(key, plaintext), unwrap=unwrap
@@ -155,7 +155,7 @@ def _aes_gcm(row: Algorithm) -> SoftwareKey:
         try:
             return cipher.decrypt(nonce, ciphertext, associated)
         except InvalidTag:
-            raise TokenFailureError("the ciphertext is damaged, or of another key") from None
+            raise BadCiphertextError("the ciphertext is damaged, or of another key") from None
 
     return SoftwareKey(encrypt=cipher.encrypt, decrypt=decrypt)
 
@@ -167,7 +167,7 @@ def _guarded(decapsulate: Operation) -> Operation:
         try:
             return decapsulate(ciphertext)
         except ValueError:
-            raise TokenFailureError("the ciphertext is not one of this algorithm") from None
+            raise BadCiphertextError("the ciphertext is not one of this algorithm") from None
 
     return guarded
 
@@ -185,13 +185,19 @@ _MAKERS: dict[Scheme, Callable[[Algorithm], SoftwareKey]] = {
 }
 
 
+def makes(row: Algorithm) -> bool:
+    """Whether the twin makes such keys."""
+    if row.scheme is Scheme.ML_KEM:
+        return row.public_key_size in _ML_KEM
+    return row.scheme in _MAKERS
+
+
 def new_key(row: Algorithm) -> SoftwareKey:
     """A fresh key of that algorithm.
 
     Raises:
         UnsupportedError: `cryptography` makes none, or the twin has no use for them.
     """
-    try:
-        return _MAKERS[row.scheme](row)
-    except KeyError:
-        raise UnsupportedError(f"the software twin makes no {row.name} keys") from None
+    if not makes(row):
+        raise UnsupportedError(f"the software twin makes no {row.name} keys")
+    return _MAKERS[row.scheme](row)

@@ -1,4 +1,4 @@
-"""Signing past python-pkcs11: the same signatures, the same errors, the same session."""
+"""Calls past python-pkcs11: the same signatures, the same errors, the same session."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,10 +10,12 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from pkcs11 import Mechanism
+from pkcs11 import Attribute, Mechanism, ObjectClass
 
 from hsm_drivers import der
-from hsm_drivers.pkcs11 import Pkcs11Driver, direct
+from hsm_drivers.pkcs11 import Pkcs11Driver
+from hsm_drivers.pkcs11.cryptoki import Cryptoki, mechanism
+from hsm_drivers.pkcs11.returns import ERRORS
 from hsm_drivers.ports import KeyLabel
 from tests.support.faulty_token import FaultyModule, build
 from tests.support.softhsm import SoftHsm
@@ -49,20 +51,22 @@ def made(driver: Pkcs11Driver, name: str) -> tuple[Any, ec.EllipticCurvePublicKe
     _, spki, _ = driver.generate(CA, name)
     public = load_der_public_key(spki)
     assert isinstance(public, ec.EllipticCurvePublicKey)
-    return driver._key(CA), public
+    (key,) = driver._session.raw.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
+    return key, public
 
 
-def direct_signer(driver: Pkcs11Driver, key: Any) -> Any:
-    return direct.signer(driver._session.module, key.session.handle, key.handle, Mechanism.ECDSA)
+def direct_signer(driver: Pkcs11Driver, key: Any, size: int = 64) -> Any:
+    return driver._session.calls.signer(mechanism(Mechanism.ECDSA), key.handle, size)
 
 
 @pytest.mark.parametrize("name", ["ECDSA-P256", "ECDSA-P384", "ECDSA-P521"])
 def test_signatures_are_of_the_right_size_and_verify(driver: Pkcs11Driver, name: str) -> None:
     key, public = made(driver, name)
-    sign = direct_signer(driver, key)
+    size = 2 * ((public.curve.key_size + 7) // 8)
+    sign = direct_signer(driver, key, size)
     for _ in range(20):
         raw = sign(DIGEST)
-        assert len(raw) == 2 * ((public.curve.key_size + 7) // 8)
+        assert len(raw) == size
         how = ec.ECDSA(utils.Prehashed(hashes.SHA256()))
         public.verify(der.ecdsa_signature(raw), DIGEST, how)
 
@@ -85,7 +89,7 @@ def test_errors_are_those_that_the_binding_raises(
 ) -> None:
     key, _ = made(driver, "ECDSA-P256")
     sign = direct_signer(driver, key)
-    for code in direct.ERRORS:
+    for code in ERRORS:
         with module.failing(f"C_SignInit fail {code:x}"):
             expected = raised(lambda: key.sign(DIGEST, mechanism=Mechanism.ECDSA))
             assert type(raised(lambda: sign(DIGEST))) is type(expected), f"{code:#x}"
@@ -113,4 +117,4 @@ def test_an_error_of_the_second_call_is_raised_too(
 
 def test_a_module_that_is_none() -> None:
     with pytest.raises(OSError, match="missing"):
-        direct.signer("/missing.so", 1, 1, Mechanism.ECDSA)
+        Cryptoki("/missing.so", 1)

@@ -1,0 +1,152 @@
+"""Moving a transferable key between tokens that hold the same trusted wrapping key.
+
+A token makes a key's bytes leave it only under a key that its security officer has marked as
+trusted (CKA_TRUSTED), wrapped by RFC 5649; what arrives is tried against its public key.
+"""
+
+import hmac
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
+from pkcs11 import Attribute, ObjectClass
+
+from hsm_drivers import der
+from hsm_drivers.errors import TokenFailureError, UnsupportedError
+from hsm_drivers.pkcs11 import objects
+from hsm_drivers.pkcs11.cryptoki import Cryptoki, Mechanism, Template, mechanism
+from hsm_drivers.pkcs11.operations import KeyOperations, prepared, refused_by
+from hsm_drivers.ports import KeyLabel
+from hsm_drivers.vendor import PointForm, Spelling
+from hsm_drivers.verification import verifier
+from policies.algorithms import Algorithm, Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKey:
+    """A wrapping key that the token lets transferable keys leave and come under."""
+
+    handle: int
+    how: Mechanism
+    refused: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """A key that comes from another token; `public_key` is its SPKI, empty for a secret key."""
+
+    label: KeyLabel
+    row: Algorithm
+    spelling: Spelling
+    wrapped: bytes
+    public_key: bytes
+
+
+def trusted_key(token: Cryptoki, found: objects.Found, spelling: Spelling) -> TrustedKey:
+    """A wrapping key as one that keys may move under.
+
+    Raises:
+        UnsupportedError: It is no wrapping key, or no trusted one.
+    """
+    if found.row.scheme is not Scheme.AES_KWP or not objects.is_trusted(token, found.handle):
+        raise UnsupportedError("keys move under a trusted wrapping key only (CKA_TRUSTED)")
+    return TrustedKey(found.handle, mechanism(spelling.use), refused_by(spelling))
+
+
+def bring(token: Cryptoki, key: Arriving, under: TrustedKey) -> tuple[int, int | None]:
+    """Unwrap a key and put its public half beside it; the handles of both.
+
+    Raises:
+        TokenFailureError: The private key is not the public key's; nothing of it stays.
+    """
+    key_id = secrets.token_bytes(16)
+    identity: Template = {Attribute.ID: key_id, Attribute.LABEL: key.label}
+    is_secret = objects.is_secret(key.row)
+    kind = ObjectClass.SECRET_KEY if is_secret else ObjectClass.PRIVATE_KEY
+    template: Template = {
+        **identity,
+        **objects.usable(key.row, key.spelling, kind),
+        **objects.held(transferable=True),
+    }
+    try:
+        private = token.unwrap(under.how, under.handle, key.wrapped, template, under.refused)
+        if is_secret:
+            return private, None
+        public = token.create({**identity, **_public_half(key)})
+        _prove(prepared(token, private, key.row, key.spelling), key)
+    except BaseException:
+        objects.remove(token, key_id)
+        raise
+    return private, public
+
+
+def _public_half(key: Arriving) -> dict[int, Any]:
+    raw = key.public_key[-(key.row.public_key_size or 0) :]
+    if der.public_key(key.row, raw) != key.public_key:
+        raise TokenFailureError(f"the public key that came with it is none of {key.row.name}")
+    made: dict[int, Any] = {
+        Attribute.TOKEN: True,
+        Attribute.PRIVATE: False,
+        **objects.usable(key.row, key.spelling, ObjectClass.PUBLIC_KEY),
+    }
+    if Attribute.EC_PARAMS not in made:
+        return {**made, Attribute.VALUE: raw}
+    bare = key.spelling.point is PointForm.RAW
+    return {**made, Attribute.EC_POINT: raw if bare else der.tlv(0x04, raw)}
+
+
+def _prove(does: KeyOperations, key: Arriving) -> None:
+    """Use the private key once, and look at what comes out with the public key."""
+    if not (_signs if does.sign is not None else _agrees)(does, key):
+        raise TokenFailureError(
+            f"what arrived as {key.label!r} is not the private key of the public key it came with"
+        )
+
+
+def _signs(does: KeyOperations, key: Arriving) -> bool:
+    challenge = secrets.token_bytes(32)
+    if does.sign is None:
+        return False
+    try:
+        verifier(key.row, key.public_key)(does.sign(challenge), challenge)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _agrees(does: KeyOperations, key: Arriving) -> bool:
+    if does.decapsulate is None:
+        return False
+    sent, secret = _ENCAPSULATIONS[key.row.scheme](load_der_public_key(key.public_key))
+    return hmac.compare_digest(does.decapsulate(sent), secret)
+
+
+def _to_curve(key: Any) -> tuple[bytes, bytes]:
+    ours = ec.generate_private_key(key.curve)
+    point = ours.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return point, ours.exchange(ec.ECDH(), key)
+
+
+def _to_x25519(key: Any) -> tuple[bytes, bytes]:
+    ours = x25519.X25519PrivateKey.generate()
+    return ours.public_key().public_bytes_raw(), ours.exchange(key)
+
+
+def _to_ml_kem(key: Any) -> tuple[bytes, bytes]:
+    secret, ciphertext = key.encapsulate()
+    return ciphertext, secret
+
+
+_ENCAPSULATIONS: dict[Scheme, Callable[[Any], tuple[bytes, bytes]]] = {
+    Scheme.DHKEM_EC: _to_curve,
+    Scheme.DHKEM_X: _to_x25519,
+    Scheme.ML_KEM: _to_ml_kem,
+}
