@@ -41,11 +41,13 @@ from policies.algorithms import (
 )
 from policies.decisions import DEFAULT_RULE, Policy, Protection, Rule, Use
 
-__all__ = ["MAX_SOURCE", "Policy", "PolicyError", "load", "shipped"]
+__all__ = ["MAX_SOURCE", "Policy", "PolicyError", "every_shipped", "load", "shipped"]
 
 MAX_SOURCE = 256 * 1024
 """Largest policy file in bytes."""
 MAX_RULES = 1000
+DEFAULT = "sovereign-2026"
+"""The policy that is in force where the settings name no other."""
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _TOP_KEYS = frozenset({"name", "version", "rule"})
@@ -71,7 +73,7 @@ class PolicyError(ValueError):
     """A policy that cannot be read; the message says where and what is wrong."""
 
 
-def shipped(name: str = "sovereign-2026") -> Policy:
+def shipped(name: str = DEFAULT) -> Policy:
     """A policy that comes with the package.
 
     Raises:
@@ -81,6 +83,13 @@ def shipped(name: str = "sovereign-2026") -> Policy:
     if not _ID.fullmatch(name) or not file.is_file():
         raise PolicyError(f"no policy called {name!r} is shipped")
     return load(file.read_bytes())
+
+
+def every_shipped() -> tuple[Policy, ...]:
+    """All policies that come with the package, the default one first."""
+    files = (resources.files("policies") / "data").iterdir()
+    names = {file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")}
+    return tuple(shipped(name) for name in sorted(names, key=lambda name: (name != DEFAULT, name)))
 
 
 def load(source: bytes) -> Policy:

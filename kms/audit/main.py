@@ -19,7 +19,7 @@ from kms.audit.certificates import load
 from kms.audit.findings import Check
 from kms.audit.layout import LayoutError
 from kms.audit.prove import ProveError, prove
-from policies.policy import Policy, PolicyError, shipped
+from policies.policy import Policy, PolicyError, every_shipped
 from policies.policy import load as load_policy
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
             action="append",
             default=[],
             metavar="FILE",
-            help="a policy (TOML) to decide again with; the shipped one is always at hand",
+            help="a policy (TOML) to decide again with; the shipped ones are always at hand",
         )
         command.add_argument(
             "--from",
@@ -130,7 +130,7 @@ def _assess(arguments: argparse.Namespace) -> Assessment:
 
 
 def _policies(paths: Sequence[Path]) -> list[Policy]:
-    policies = [shipped()]
+    policies = list(every_shipped())
     for path in paths:
         try:
             policies.append(load_policy(layout.read_text(path, 256 * 1024).encode()))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from policies.algorithms import Kind, algorithms
 from policies.decisions import DEFAULT_RULE, Protection, Question, Use, Verdict, decide
-from policies.policy import MAX_RULES, MAX_SOURCE, PolicyError, load, shipped
+from policies.policy import MAX_RULES, MAX_SOURCE, PolicyError, every_shipped, load, shipped
 
 HEAD = 'name = "p"\nversion = 1\n'
 RULE = {
@@ -165,6 +165,7 @@ def test_noise_is_refused_and_nothing_else_happens(noise: bytes):
 
 def test_what_is_shipped():
     policy = shipped()
+    assert [item.name for item in every_shipped()] == ["sovereign-2026", "post-quantum-2026"]
     assert policy.name == "sovereign-2026"
     assert policy == shipped("sovereign-2026") == load(policy.source)
     for name in ("", "nothing", "../data/sovereign-2026", "sovereign-2026.toml", "Sovereign-2026"):
@@ -180,16 +181,20 @@ def answer(
     protection: Protection = Protection.DEVICE,
     at: datetime = NOW,
     days: float = 90,
+    policy: str = "sovereign-2026",
 ) -> tuple[Verdict, str]:
     question = Question(use, slot, name, protection, at, at + timedelta(days=days))
-    decision = decide(shipped(), question)
+    decision = decide(shipped(policy), question)
     return decision.verdict, decision.rule
 
 
-def verdicts(use: Use, slot: str | None, protection: Protection) -> dict[str, Verdict]:
+def verdicts(
+    use: Use, slot: str | None, protection: Protection, policy: str = "sovereign-2026"
+) -> dict[str, Verdict]:
     """Everything that is not refused."""
     answers = {
-        row.name: answer(use, row.name, slot=slot, protection=protection)[0] for row in algorithms()
+        row.name: answer(use, row.name, slot=slot, protection=protection, policy=policy)[0]
+        for row in algorithms()
     }
     return {name: given for name, given in answers.items() if given is not Verdict.REFUSED}
 
@@ -199,7 +204,8 @@ ELLIPTIC = {"ECDSA-P256": ALLOWED, "ECDSA-P384": ALLOWED, "Ed25519": ALLOWED}
 RSA = {"RSA-3072": DEPRECATED, "RSA-4096": DEPRECATED}
 IDENTITY = ELLIPTIC | RSA | {"ML-DSA-65": ALLOWED, "ML-DSA-87": ALLOWED}
 KEM = {"MLKEM768-X25519": ALLOWED, "MLKEM1024-P384": ALLOWED}
-AUTHORITY = {"ECDSA-P256": ALLOWED, "ECDSA-P384": ALLOWED}
+ML_DSA = {"ML-DSA-65": ALLOWED, "ML-DSA-87": ALLOWED}
+AUTHORITY = {"ECDSA-P256": ALLOWED, "ECDSA-P384": ALLOWED} | ML_DSA
 EVERYWHERE = frozenset(Protection)
 EXPECTED = [
     (Use.SLOT, "identity", {Protection.DEVICE}, IDENTITY),
@@ -208,7 +214,9 @@ EXPECTED = [
     (Use.SLOT, None, EVERYWHERE, {}),
     (Use.INFRASTRUCTURE, None, EVERYWHERE, ELLIPTIC | RSA),
     (Use.AUTHORITY, None, {Protection.TOKEN, Protection.TRANSFERABLE}, AUTHORITY),
-    (Use.LOG, None, {Protection.TOKEN}, {"Ed25519": ALLOWED}),
+    (Use.LOG, None, {Protection.TOKEN}, {"Ed25519": ALLOWED, "ML-DSA-44": ALLOWED}),
+    (Use.SLOT, "identity-pq-3", EVERYWHERE, {}),
+    (Use.SLOT, "kem-pq-3", EVERYWHERE, {}),
 ]
 
 
@@ -219,6 +227,29 @@ def test_the_shipped_policy_allows_exactly_this(
     for protection in Protection:
         wanted = expected if protection in protections else {}
         assert verdicts(use, slot, protection) == wanted
+
+
+DEVICE = frozenset({Protection.DEVICE})
+WRAPPED = frozenset({Protection.WRAPPED})
+POST_QUANTUM = [
+    (Use.SLOT, "identity-pq-3", DEVICE, ML_DSA),
+    (Use.SLOT, "kem-pq-3", DEVICE, {"ML-KEM-768": ALLOWED, "ML-KEM-1024": ALLOWED}),
+    (Use.SLOT, "identity-pq-5", DEVICE, {"ML-DSA-87": ALLOWED}),
+    (Use.SLOT, "kem-pq-5", DEVICE, {"ML-KEM-1024": ALLOWED}),
+    (Use.SLOT, "identity", DEVICE, ELLIPTIC | ML_DSA),
+    (Use.SLOT, "kem", DEVICE, KEM),
+    (Use.AUTHORITY, None, WRAPPED, ML_DSA),
+    (Use.LOG, None, WRAPPED, {"ML-DSA-44": ALLOWED}),
+    (Use.KEY, "signing", WRAPPED, ML_DSA),
+]
+
+
+@pytest.mark.parametrize(("use", "slot", "protections", "expected"), POST_QUANTUM)
+def test_the_post_quantum_policy_allows_exactly_this(
+    use: Use, slot: str | None, protections: frozenset[Protection], expected: dict[str, Verdict]
+):
+    for protection in protections:
+        assert verdicts(use, slot, protection, "post-quantum-2026") == expected
 
 
 @pytest.mark.parametrize("name", ["X25519", "ECDH-P256", "ECDH-P384", "ML-KEM-512", "ML-KEM-768"])
