@@ -4,7 +4,7 @@ import hmac
 from collections.abc import Generator, Iterable
 
 from hsm_drivers.calls import UnwrapCall
-from hsm_drivers.errors import HsmError, TokenFailureError
+from hsm_drivers.errors import BadCiphertextError, HsmError, TokenFailureError
 from hsm_drivers.ports import HeldComponent, KeyLabel, KeyRecord
 from hsm_drivers.tokens import Job, Tokens
 from hsm_drivers.unwrapped import Unwrapped, open_seed
@@ -26,13 +26,19 @@ def open_wrapped(tokens: Tokens, records: Iterable[KeyRecord]) -> Generator[None
         return {}
     seeds = yield from tokens.perform([job for _, job in wanted.values()])
     return {
-        part.label: seed if isinstance(seed, HsmError) else _opened(part, seed)
+        part.label: _opened(part, seed)
         for (part, _), seed in zip(wanted.values(), seeds, strict=True)
     }
 
 
-def _opened(part: HeldComponent, seed: bytes) -> Unwrapped | HsmError:
-    """The key, if it is the one that the record speaks of."""
+def _opened(part: HeldComponent, seed: bytes | HsmError) -> Unwrapped | HsmError:
+    """The key, if it is the one that the record speaks of; else the fault is none of the caller."""
+    if isinstance(seed, BadCiphertextError):
+        return TokenFailureError(
+            f"what the record has of an {part.algorithm} key was not wrapped by {part.label!r}"
+        )
+    if isinstance(seed, HsmError):
+        return seed
     try:
         key = open_seed(algorithm(part.algorithm), seed)
     except HsmError as error:

@@ -78,7 +78,7 @@ class NewDataKey(_ServiceCall, frozen=True, tag="data-key"):
 
 
 class WrapKey(_ServiceCall, frozen=True, tag="wrap"):
-    """Answers 1 to `wrapping.MAX_WRAPPED` bytes wrapped.
+    """Answers 1 to `wrapping.MAX_FRAMED` bytes wrapped.
 
     RFC 5649, of a block that says how many they are: not every token wraps other sizes than
     multiples of 8 bytes.

@@ -4,7 +4,7 @@ from hsm_drivers.errors import BadCiphertextError, UnsupportedError
 
 MAX_WRAPPED = 65_536
 """Bytes that can be wrapped at once."""
-MAX_WRAPPED = MAX_WRAPPED - 8
+MAX_FRAMED = MAX_WRAPPED - 8
 """Bytes that a client can have wrapped at once."""
 _LENGTH_SIZE = 4
 
@@ -30,9 +30,9 @@ def framed(plaintext: bytes) -> bytes:
     Raises:
         UnsupportedError: Nothing, or too much.
     """
-    if not 0 < len(plaintext) <= MAX_WRAPPED:
+    if not 0 < len(plaintext) <= MAX_FRAMED:
         raise UnsupportedError(
-            f"{len(plaintext)} bytes cannot be wrapped: 1 to {MAX_WRAPPED} can; encrypt what is"
+            f"{len(plaintext)} bytes cannot be wrapped: 1 to {MAX_FRAMED} can; encrypt what is"
             " larger"
         )
     block = len(plaintext).to_bytes(_LENGTH_SIZE, "big") + plaintext
@@ -46,6 +46,6 @@ def unframed(block: bytes) -> bytes:
         BadCiphertextError: It is no such block.
     """
     plaintext = block[_LENGTH_SIZE:][: int.from_bytes(block[:_LENGTH_SIZE], "big")]
-    if not 0 < len(plaintext) <= MAX_WRAPPED or framed(plaintext) != block:
+    if not 0 < len(plaintext) <= MAX_FRAMED or framed(plaintext) != block:
         raise BadCiphertextError("what was unwrapped was not wrapped here")
     return plaintext
