@@ -50,7 +50,7 @@ class Prove(_Message, frozen=True, tag="prove"):
 
 
 class Describe(_Message, frozen=True, tag="describe"):
-    """What the token is called and can do."""
+    """What the token can do."""
 
     algorithms: list[str]
     """Registry names; the answer tells what each lacks."""
@@ -116,8 +116,8 @@ class Proved(_Message, frozen=True, tag="proved"):
 class Described(_Message, frozen=True, tag="described"):
     """Answer to `Describe`."""
 
-    name: str
     capabilities: list[Capability]
+    algorithms: list[str]
     lacking: list[list[str]]
 
 

@@ -45,12 +45,8 @@ class Described:
     """What a token said of itself."""
 
     capabilities: frozenset[Capability]
+    algorithms: tuple[str, ...]
     lacking: Mapping[str, tuple[str, ...]]
-
-    @property
-    def algorithms(self) -> tuple[str, ...]:
-        """Registry names of what keys can be made for on it."""
-        return tuple(name for name, lacks in self.lacking.items() if not lacks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,4 +200,6 @@ class Health:
             lacking = {
                 name: tuple(lacks) for name, lacks in zip(self._names, said.lacking, strict=False)
             }
-            self.described[link.token] = Described(frozenset(said.capabilities), lacking)
+            self.described[link.token] = Described(
+                frozenset(said.capabilities), tuple(said.algorithms), lacking
+            )

@@ -21,7 +21,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar, assert_never
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from hsm_drivers import token_frames as frames
 from hsm_drivers.calls import TokenCall, perform
@@ -34,9 +34,13 @@ from hsm_drivers.errors import (
 from hsm_drivers.framing import FrameBuffer, FrameError, encode
 from hsm_drivers.hardening import HardeningError, die_with, harden
 from hsm_drivers.login import GatedPin, LoginGate
+from hsm_drivers.pin import Pin
 from hsm_drivers.ports import Driver, KeyLabel
 from hsm_drivers.stopping import stop_signals
-from hsm_drivers.vendor import Profile, ProfileError, Remedy, called, remedy_of, standard
+from hsm_drivers.vendor import Profile, ProfileError, Remedy, called, remedy_of
+
+if TYPE_CHECKING:
+    from hsm_drivers.pkcs11.driver import Pkcs11Driver
 
 EXIT_PIN_REFUSED = 77
 EXIT_MISCONFIGURED = 78
@@ -98,7 +102,7 @@ class Service:
             case frames.Describe():
                 lacking = [list(driver.lacking(name)) for name in request.algorithms]
                 return frames.Described(
-                    request.id, driver.name, sorted(driver.capabilities), lacking
+                    request.id, sorted(driver.capabilities), list(driver.algorithms), lacking
                 )
             case frames.Generate():
                 made = driver.generate(
@@ -262,12 +266,32 @@ def say(event: str, **facts: object) -> None:
 _process = "token"
 
 
-def _profile(name: str | None, driver: Driver) -> Profile:
-    """The one that is named, else the one that the driver found."""
-    if name is not None:
-        return called(name)
-    found = getattr(driver, "profile", None)
-    return found if isinstance(found, Profile) else standard()
+class MisconfiguredError(Exception):
+    """The settings ask for what cannot be; to be started again with others."""
+
+
+def open_driver(arguments: argparse.Namespace, pin: Pin) -> "Pkcs11Driver":
+    """Load the module and log in, once.
+
+    Raises:
+        HsmError: Token or module cannot be used, or the PIN was refused.
+        ProfileError: There is no such profile.
+        MisconfiguredError: The token bears fewer processes than it has been given.
+    """
+    from hsm_drivers.pkcs11.driver import Pkcs11Driver  # noqa: PLC0415 - after hardening
+
+    named = None if arguments.profile is None else called(arguments.profile)
+    driver = Pkcs11Driver(
+        arguments.module, arguments.label, pin, profile=named, serial=arguments.serial
+    )
+    most = driver.profile.concurrency.processes
+    if 0 < most < arguments.processes:
+        driver.close()
+        raise MisconfiguredError(
+            f"profile {driver.profile.name} says that the token bears {most} process(es) at once,"
+            f" and `signers` is {arguments.processes}"
+        )
+    return driver
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -278,9 +302,8 @@ def run(arguments: argparse.Namespace) -> None:
         HsmError: Token or module cannot be used.
         HardeningError: The kernel refused, or the parent is gone.
         ProfileError: There is no such profile.
+        MisconfiguredError: As `open_driver`.
     """
-    from hsm_drivers.pkcs11.driver import Pkcs11Driver  # noqa: PLC0415 - after hardening
-
     pulse = Pulse(arguments.beat_fd)
     gate = LoginGate(arguments.gate_fd)
     with os.fdopen(arguments.pin_fd, "rb") as pipe:
@@ -288,7 +311,7 @@ def run(arguments: argparse.Namespace) -> None:
     listener = socket.socket(fileno=arguments.socket_fd)
     with stop_signals() as stop:
         try:
-            driver = Pkcs11Driver(arguments.module, arguments.label, pin)
+            driver = open_driver(arguments, pin)
         except PinRefusedError:
             gate.refuse()
             raise
@@ -296,7 +319,7 @@ def run(arguments: argparse.Namespace) -> None:
             gate.leave()
         with contextlib.closing(driver):
             gate.waiting = pulse.beat  # from here on silence means a wedge
-            service = Service(driver, _profile(arguments.profile, driver), gate, pulse.beat)
+            service = Service(driver, driver.profile, gate, pulse.beat)
             serve(service, listener, stop, pulse.beat, frozenset(arguments.allow_uid))
 
 
@@ -307,6 +330,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--label", required=True)
     parser.add_argument("--serial")
     parser.add_argument("--profile")
+    parser.add_argument("--processes", type=int, default=1, help="how many serve the token")
     for descriptor in ("--socket-fd", "--pin-fd", "--gate-fd", "--beat-fd"):
         parser.add_argument(descriptor, type=int, required=True)
     parser.add_argument("--allow-uid", type=int, action="append", required=True)
@@ -326,7 +350,7 @@ def main() -> int:
     except PinRefusedError as error:
         say("token.pin-refused", detail=str(error))
         return EXIT_PIN_REFUSED
-    except ProfileError as error:
+    except (ProfileError, MisconfiguredError) as error:
         say("token.misconfigured", detail=str(error))
         return EXIT_MISCONFIGURED
     except (HsmError, HardeningError) as error:

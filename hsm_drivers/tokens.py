@@ -17,7 +17,6 @@ from hsm_drivers.errors import (
     UnsupportedError,
 )
 from hsm_drivers.ports import Driver, KeyLabel, TokenStatus
-from policies.algorithms import algorithms
 
 SLICE_SECONDS = 0.1
 """How long calls are made before something else may happen."""
@@ -124,11 +123,9 @@ class SingleToken:
     def statuses(self) -> list[TokenStatus]:
         """As `Tokens.statuses`."""
         driver = self._driver
-        names = [row.name for row in algorithms()]
         try:
             driver.random(16)
-            made = tuple(name for name in names if not driver.lacking(name))
-            said = driver.capabilities
+            said, made = driver.capabilities, driver.algorithms
         except HsmError as error:
             return [TokenStatus("", driver.name, False, str(error), frozenset(), ())]
         return [TokenStatus("", driver.name, True, "the token answers", said, made)]

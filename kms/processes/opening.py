@@ -8,6 +8,8 @@ from hsm_drivers.pool import Place, PoolOfTokens
 from hsm_drivers.ports import KeyLabel, KeyRecord
 from hsm_drivers.token_link import Link
 from hsm_drivers.tokens import SingleToken, Tokens
+from hsm_drivers.vendor import ProfileError, called
+from kms.config import ConfigError
 from kms.settings import Settings
 
 
@@ -22,18 +24,27 @@ def open_tokens(
         pin_fd: Pipe with the PIN, where this process is to log in itself.
 
     Raises:
+        ConfigError: There is no such vendor profile.
         HsmError: The only token cannot be opened; of several nothing is said before they are used.
     """
     if settings.pooled or pin_fd is None:
-        return _pool(settings, records)
+        return pool_of(settings, records)
     from hsm_drivers.pkcs11.driver import Pkcs11Driver  # noqa: PLC0415 - no pool loads a module
+
+    token = settings.token
 
     with os.fdopen(pin_fd, "rb") as pipe:
         pin = Pin(pipe.read().decode())
-    return SingleToken(Pkcs11Driver(str(settings.token.module), settings.token.label, pin))
+    try:
+        profile = None if token.profile is None else called(token.profile)
+    except ProfileError as error:
+        raise ConfigError(f"{settings.path}: token.profile: {error}") from error
+    driver = Pkcs11Driver(str(token.module), token.label, pin, profile=profile, serial=token.serial)
+    return SingleToken(driver)
 
 
-def _pool(settings: Settings, records: Callable[[], Sequence[KeyRecord]]) -> PoolOfTokens:
+def pool_of(settings: Settings, records: Callable[[], Sequence[KeyRecord]]) -> PoolOfTokens:
+    """A pool over the processes that the supervisor starts for these settings."""
     places = [
         Place(
             name,

@@ -123,17 +123,23 @@ def command(
     name: str, token: Token, account: Account | None, inherited: Mapping[str, int]
 ) -> list[str]:
     """What is run: in its chroot, if the token has one, and as the signer's user."""
-    inside = token.chroot is not None
-    python = token.python or (_CHROOT_PYTHON if inside else Path(sys.executable))
-    argv = [str(python), "-P", "-m", MODULE, "--name", f"token {name}"]
+    argv = [*interpreter(token, account, MODULE), "--name", f"token {name}"]
     argv += ["--module", str(token.module), "--label", token.label]
     argv += [] if token.serial is None else ["--serial", token.serial]
     argv += [] if token.profile is None else ["--profile", token.profile]
+    argv += ["--processes", str(token.signers)]
     for what, descriptor in inherited.items():
         argv += [f"--{what}-fd", str(descriptor)]
     for uid in sorted({os.geteuid(), *([account.uid] if account else [])}):
         argv += ["--allow-uid", str(uid)]
-    argv += ["--parent", str(os.getpid())]
+    return [*argv, "--parent", str(os.getpid())]
+
+
+def interpreter(token: Token, account: Account | None, module: str) -> list[str]:
+    """What runs a module of ours where the token's library is at home: in its chroot, if any."""
+    inside = token.chroot is not None
+    python = token.python or (_CHROOT_PYTHON if inside else Path(sys.executable))
+    argv = [str(python), "-P", "-m", module]
     return [*_into(token.chroot, account), *argv] if token.chroot is not None else argv
 
 

@@ -8,6 +8,7 @@
  *     FUNCTION broken CODE            the same until C_Finalize is called: a library that must be
  *                                     loaded afresh
  *     FUNCTION hang                   never return
+ *     FUNCTION crash                  reach for memory that is not there
  *     FUNCTION delay MILLISECONDS     wait, then call
  *     C_Sign corrupt MASK [TIMES]     call, then change a byte in the middle of the signature
  *
@@ -19,6 +20,7 @@
 
 #define _POSIX_C_SOURCE 200809L
 #include <dlfcn.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,6 +119,8 @@ static int stopped(const char *function, ck_ulong *code)
     if (strcmp(order.action, "hang") == 0)
         for (;;)
             pause();
+    if (strcmp(order.action, "crash") == 0)
+        raise(SIGSEGV);
     if (strcmp(order.action, "delay") == 0)
         wait_milliseconds(order.value);
     *code = order.value;
