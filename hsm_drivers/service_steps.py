@@ -24,7 +24,6 @@ from hsm_drivers.calls import (
 from hsm_drivers.errors import (
     BadCiphertextError,
     StatementRefusedError,
-    TokenFailureError,
     UnsupportedError,
 )
 from hsm_drivers.making import held
@@ -146,8 +145,7 @@ class Steps:
         size = len(call.wrapped)
         if size < 16 or size % 8:
             raise BadCiphertextError(f"{size} bytes are nothing that was wrapped here")
-        job = _job(record, UnwrapCall(record.label, call.wrapped))
-        block = yield from _undone(job, "these bytes were not wrapped under this key")
+        (block,) = yield _job(record, UnwrapCall(record.label, call.wrapped))
         return (unframed(block),)
 
     def decapsulate(self, record: KeyRecord, call: Decapsulate) -> _Answer:
@@ -169,10 +167,7 @@ class Steps:
         """Of a hybrid both components, in one round."""
         row = algorithm(record.algorithm)
         sent = kem.split(row, ciphertext)
-        try:
-            secrets = yield from self._parts(record, DecapsulateCall, sent)
-        except TokenFailureError:
-            raise BadCiphertextError("the token does not decapsulate this ciphertext") from None
+        secrets = yield from self._parts(record, DecapsulateCall, sent)
         public_keys = [part.public_key for part in held(record)]
         return kem.shared_secret(row, secrets, sent, public_keys)
 
@@ -205,11 +200,9 @@ class Steps:
     def _open(self, record: KeyRecord, sealed: bytes, associated: bytes) -> _Bytes:
         if len(sealed) < NONCE_SIZE + _TAG_SIZE:
             raise BadCiphertextError(f"{len(sealed)} bytes are nothing that was encrypted here")
-        nonce, ciphertext = sealed[:NONCE_SIZE], sealed[NONCE_SIZE:]
-        job = _job(record, DecryptCall(record.label, nonce, ciphertext, associated))
-        return (
-            yield from _undone(job, "ciphertext, associated data and key do not belong together")
-        )
+        call = DecryptCall(record.label, sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], associated)
+        (plaintext,) = yield _job(record, call)
+        return plaintext
 
 
 def _job(record: KeyRecord, call: TokenCall) -> tuple[Job, ...]:
@@ -219,15 +212,6 @@ def _job(record: KeyRecord, call: TokenCall) -> tuple[Job, ...]:
 def _random(record: KeyRecord, size: int) -> _Bytes:
     (made,) = yield _job(record, RandomCall(KeyLabel(""), size))
     return made
-
-
-def _undone(job: tuple[Job, ...], fault: str) -> _Bytes:
-    """What a token undoes; not all of them tell a wrong ciphertext from a failure of theirs."""
-    try:
-        (plaintext,) = yield job
-    except TokenFailureError:
-        raise BadCiphertextError(fault) from None
-    return plaintext
 
 
 _STEPS: dict[type[ServiceCall], Callable[[Steps, KeyRecord, Any], _Answer]] = {
