@@ -39,13 +39,15 @@ from kms.services.ceremony import (
     open_log,
 )
 from kms.services.ceremony_plan import Plan
-from kms.services.checkpoint_checker import check_checkpoint
+from kms.services.checkpoint_checker import check_checkpoint, check_cosignature
 from kms.services.core import AuthoritySet, Core, Limits
+from kms.services.cosigner import Cosigner, find_cosigner
 from kms.services.crls import SERVICE
 from kms.services.epochs import Loss, continue_log, find_loss, open_next_epoch
 from kms.services.errors import SignerUnavailableError
 from kms.services.events import EventFactory
 from kms.services.facade import Services, compose
+from kms.services.key_specs import make_cosigner
 from kms.services.observing import Observer, Silent
 from kms.services.ports import Clock, Ledger, LedgerUnavailableError
 from kms.services.sequencer import Sequencer
@@ -66,6 +68,7 @@ CHECKERS: dict[Purpose, StatementChecker] = {
     Purpose.CERTIFICATE: check_certificate,
     Purpose.CRL: check_crl,
     Purpose.CHECKPOINT: check_checkpoint,
+    Purpose.COSIGNATURE: check_cosignature,
 }
 """What the signer checks statements with; drivers know nothing of X.509 or of logs."""
 
@@ -169,14 +172,17 @@ def build_core(
     observer: Observer,
     verifier: SignatureVerifier | None = None,
     clock: Clock | None = None,
+    cosigner: Cosigner | None = None,
 ) -> Core:
     """Everything the use cases need, over one ledger and one signer.
 
-    Proofs are verified in this process, and the clock is the machine's, unless others are given.
+    Proofs are verified in this process, the clock is the machine's, and the log's cosigner the one
+    that the ledger knows, unless others are given.
     """
-    ids = SystemIds()
+    ids, clock = SystemIds(), clock or SystemClock()
     vkey = VerifierKey.parse(epoch.vkey)
-    sequencer = Sequencer(ledger, signer, KeyLabel(epoch.key), vkey, executor, observer)
+    cosigner = cosigner or find_cosigner(ledger, epoch, clock.now)
+    sequencer = Sequencer(ledger, signer, KeyLabel(epoch.key), vkey, executor, observer, cosigner)
     sequencer.load()
     authorities = AuthoritySet(ledger, settings.public_url)
     authorities.load()
@@ -184,7 +190,7 @@ def build_core(
         ledger=ledger,
         signer=signer,
         sequencer=sequencer,
-        clock=clock or SystemClock(),
+        clock=clock,
         ids=ids,
         policy=policy(settings),
         events=EventFactory(epoch.origin, ids, latest_time(ledger)),
@@ -295,12 +301,41 @@ def hold_ceremony(
 
     async def hold(path: Path) -> CeremonyReport:
         async with _token_and_ledger(settings, path) as (client, ledger, executor):
-            now, chosen = SystemClock().now(), policy(settings)
-            epoch = await open_log(ledger, client, plan, executor, chosen, now)
-            core = build_core(settings, ledger, client, epoch, executor, Silent())
+            clock, chosen = SystemClock(), policy(settings)
+            epoch = await open_log(ledger, client, plan, executor, chosen, clock.now())
+            cosigner = await make_cosigner(client, plan, epoch, chosen, clock.now)
+            core = build_core(
+                settings, ledger, client, epoch, executor, Silent(), cosigner=cosigner
+            )
             return await Ceremony(core, plan, officers, progress).hold(epoch)
 
     return _in_ceremony(settings, pin, hold)
+
+
+def extend_home(
+    settings: Settings,
+    pin: Pin,
+    plan: Plan,
+    officers: Sequence[str],
+    progress: Callable[[str], None],
+) -> CeremonyReport:
+    """Add what the plan names to a home that had its first ceremony.
+
+    Raises:
+        KmsError: A step failed; call again to continue.
+        ConfigError: Home or token are not to be had.
+    """
+
+    async def extend(path: Path) -> CeremonyReport:
+        async with _token_and_ledger(settings, path) as (client, ledger, executor):
+            epoch, chosen = current_epoch(ledger), policy(settings)
+            cosigner = await make_cosigner(client, plan, epoch, chosen, SystemClock().now)
+            core = build_core(
+                settings, ledger, client, epoch, executor, Silent(), cosigner=cosigner
+            )
+            return await Ceremony(core, plan, officers, progress).extend(epoch)
+
+    return _in_ceremony(settings, pin, extend)
 
 
 def begin_epoch(
@@ -366,6 +401,7 @@ def signing_rates(settings: Settings) -> dict[Purpose, int]:
         Purpose.CERTIFICATE: signer.certificates_per_hour,
         Purpose.CRL: signer.crls_per_hour,
         Purpose.CHECKPOINT: signer.checkpoints_per_hour,
+        Purpose.COSIGNATURE: signer.checkpoints_per_hour,
     }
 
 

@@ -19,12 +19,14 @@ from kms.domain.records import SYSTEM_TENANT, Role, TenantId
 from kms.services.answers import Answer
 from kms.services.ceremony import Ceremony, CeremonyReport, open_log
 from kms.services.ceremony_plan import load_plan
-from kms.services.checkpoint_checker import check_checkpoint
+from kms.services.checkpoint_checker import check_checkpoint, check_cosignature
 from kms.services.core import AuthoritySet, Core, Limits
+from kms.services.cosigner import Cosigner
 from kms.services.errors import KmsError
 from kms.services.events import EventFactory
 from kms.services.facade import Services, compose
 from kms.services.idempotency import Call, call
+from kms.services.key_specs import make_cosigner
 from kms.services.observing import Silent
 from kms.services.ports import Ledger
 from kms.services.sequencer import Sequencer
@@ -39,6 +41,7 @@ CHECKERS = {
     Purpose.CERTIFICATE: check_certificate,
     Purpose.CRL: check_crl,
     Purpose.CHECKPOINT: check_checkpoint,
+    Purpose.COSIGNATURE: check_cosignature,
 }
 TENANT = TenantId("ministry")
 DOMAIN = "id.ministry.example"
@@ -91,11 +94,13 @@ def build_core(
     origin: str,
     vkey: str,
     executor: ThreadPoolExecutor,
+    cosigner: Cosigner | None = None,
+    policy: Policy | None = None,
 ) -> Core:
     observer = Silent()
     ids = SystemIds()
     sequencer = Sequencer(
-        ledger, signer, KeyLabel("log-1"), VerifierKey.parse(vkey), executor, observer
+        ledger, signer, KeyLabel("log-1"), VerifierKey.parse(vkey), executor, observer, cosigner
     )
     sequencer.load()
     authorities = AuthoritySet(ledger, "http://pki.authority.example")
@@ -106,7 +111,7 @@ def build_core(
         sequencer=sequencer,
         clock=clock,
         ids=ids,
-        policy=shipped(),
+        policy=policy or shipped(),
         events=EventFactory(origin, ids),
         authorities=authorities,
         observer=observer,
@@ -123,6 +128,7 @@ async def world(
     wrap_signer: Callable[[StatementSigner], StatementSigner] = lambda signer: signer,
     *,
     policy: Policy | None = None,
+    plan: bytes | None = None,
 ) -> AsyncIterator[World]:
     """A service whose ceremony has been held, with one tenant and one messaging server."""
     ledger = ledger or MemoryLedger()
@@ -130,11 +136,15 @@ async def world(
     state = SignerState(directory / "signer")
     clock = SteppingClock(datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC))
     signer = wrap_signer(InProcessSigner(driver, CHECKERS, state, ceremony=True, now=clock.now))
-    plan = load_plan(None, "log.test.example")
+    wanted = load_plan(plan, "log.test.example")
+    chosen = policy or shipped()
     with ThreadPoolExecutor(1) as executor:
-        epoch = await open_log(ledger, signer, plan, executor, policy or shipped(), clock.now())
-        core = build_core(ledger, signer, clock, epoch.origin, epoch.vkey, executor)
-        report = await Ceremony(core, plan, ["alice", "bob"], lambda _: None).hold(epoch)
+        epoch = await open_log(ledger, signer, wanted, executor, chosen, clock.now())
+        cosigner = await make_cosigner(signer, wanted, epoch, chosen, clock.now)
+        core = build_core(
+            ledger, signer, clock, epoch.origin, epoch.vkey, executor, cosigner, chosen
+        )
+        report = await Ceremony(core, wanted, ["alice", "bob"], lambda _: None).hold(epoch)
         services = compose(core)
         services.crls.load()
         made = World(services, ledger, signer, clock, report, [VerifierKey.parse(epoch.vkey)])
