@@ -1,0 +1,149 @@
+"""One token for a local command: a process of its own for it, as in service, and no home needed.
+
+The command itself loads no module (P6): it asks a survey, which nobody logs in for, and a token
+process, which gets the PIN through a pipe and is ended with the command.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic, sleep
+
+from hsm_drivers.hardening import close_to_inspection, forbid_core_dumps
+from hsm_drivers.pool import Place, PoolOfTokens
+from hsm_drivers.ports import Driver
+from hsm_drivers.surveys import MAX_SURVEY, Survey, SurveyError, decode
+from hsm_drivers.token_link import Link
+from kms.config import ConfigError, child_environment
+from kms.processes.accounts import Separation, package_root
+from kms.processes.children import STOP_GRACE, Backoff, ChildState
+from kms.processes.pin import Pin, PinError
+from kms.processes.token_processes import TokenProcess, interpreter
+from kms.settings import Token
+
+START_S = 60.0
+"""How long loading a module and logging in may take."""
+SURVEY_S = 60.0
+_LOOK_S = 0.02
+
+
+class TokenAccessError(ConfigError):
+    """The token cannot be used from here; the message says why, and what to do."""
+
+
+def surveyed(token: Token, separation: Separation) -> Survey:
+    """What the token's module says of itself and its tokens, without a login.
+
+    Args:
+        token: Names module, environment and chroot; its label is not looked at.
+        separation: Who the module runs as.
+
+    Raises:
+        TokenAccessError: The module does not answer, or ended its process.
+    """
+    argv = [*interpreter(token, separation.signer, "hsm_drivers.pkcs11.survey"), str(token.module)]
+    account = None if token.chroot else separation.signer
+    try:
+        done = subprocess.run(
+            argv,
+            env=child_environment({"PYTHONPATH": str(package_root()), **token.environment}),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SURVEY_S,
+            check=False,
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=account.groups if account else None,
+        )
+        return decode(_answer(done, token.module))
+    except subprocess.TimeoutExpired:
+        raise TokenAccessError(
+            f"the PKCS#11 module {token.module} gave no answer in {SURVEY_S:.0f} s"
+        ) from None
+    except (OSError, SurveyError) as error:
+        raise TokenAccessError(f"the PKCS#11 module {token.module}: {error}") from error
+
+
+def _answer(done: subprocess.CompletedProcess[bytes], module: Path) -> bytes:
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise TokenAccessError(f"the PKCS#11 module {module} ended its process ({name})")
+    if done.returncode:
+        said = done.stderr[-MAX_SURVEY:].decode("utf-8", "replace").strip()
+        raise TokenAccessError(said.splitlines()[-1] if said else f"{module}: no answer")
+    return done.stdout
+
+
+class TokenAccess:
+    """Makes token processes of one token, for as long as the `with` lasts.
+
+    Attributes:
+        token: What it serves.
+    """
+
+    def __init__(self, token: Token, pin: Pin, separation: Separation) -> None:
+        """Nothing is started yet."""
+        self.token = token
+        self._pin = pin
+        self._separation = separation
+        self._stack = contextlib.ExitStack()
+        self._directory = Path()
+        self._gate = -1
+        self._count = 0
+
+    def __enter__(self) -> "TokenAccess":
+        """Make a private directory for sockets."""
+        forbid_core_dumps()
+        close_to_inspection()
+        made = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="kms-hsm-"))
+        self._directory = Path(made)
+        self._gate = os.memfd_create("token-gate")
+        self._stack.callback(os.close, self._gate)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what was started."""
+        self._stack.close()
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Driver]:
+        """A further process that has logged in.
+
+        Raises:
+            PinError: The token refused the PIN.
+            TokenAccessError: The process ended, or gave no answer in time; it said why.
+        """
+        self._count += 1
+        path = self._directory / f"token-{self._count}.sock"
+        process = TokenProcess(
+            path.stem, self.token, self._pin, self._gate, path, self._separation, Backoff()
+        )
+        try:
+            process.child.start()
+            self._await(process)
+            link = Link("", path, self.token.call_seconds)
+            pool = PoolOfTokens([Place("", self.token.label, (link,))], lambda _: {})
+            with contextlib.closing(pool):
+                yield pool.driver("")
+        finally:
+            while not process.child.stop(STOP_GRACE):
+                process.child.watch(restart=False)
+                sleep(_LOOK_S)
+            process.close()
+
+    def _await(self, process: TokenProcess) -> None:
+        deadline = monotonic() + START_S
+        while not process.ready:
+            process.watch(restart=False, start_seconds=START_S, wedge_seconds=START_S)
+            if process.child.state is ChildState.PIN_REFUSED:
+                raise PinError("the token refused the PIN; after a few wrong ones it locks itself")
+            if not process.child.alive:
+                raise TokenAccessError("the token's process ended; its message stands above")
+            if monotonic() > deadline:
+                raise TokenAccessError(f"the token gave no answer in {START_S:.0f} s")
+            sleep(_LOOK_S)
