@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kms.backup.collect import Gathered
 from kms.backup.errors import BackupError, DamagedBackupError
+from kms.backup.files import sync_directory
 from kms.backup.format import (
     FileEntry,
     Header,
@@ -132,15 +133,6 @@ def unpack(path: Path, shares: Mapping[str, Share], directory: Path) -> Manifest
             os.fsync(fd)
 
     return read(path, shares, keep)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names in it survive a loss of power."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class _Content:

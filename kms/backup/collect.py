@@ -10,7 +10,6 @@ Not gathered, whatever the settings name: PINs, TLS keys, clients' keys, the tok
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import secrets
 import shutil
@@ -24,6 +23,7 @@ from typing import BinaryIO
 
 from hsm_drivers.ports import KeyRecord
 from kms.backup.errors import BackupError, RecoveryKeyError
+from kms.backup.files import sha256_of
 from kms.backup.format import FileEntry, LogEntry, Manifest, TokenEntry
 from kms.backup.recovery import RecoveryKey
 from kms.backup.signer_copy import key_entry, records
@@ -272,12 +272,6 @@ def _entries(directory: Path) -> Iterator[FileEntry]:
         if path.name not in _SKIPPED:
             name = path.relative_to(directory).as_posix()
             yield FileEntry(name, path.stat().st_size, sha256_of(path))
-
-
-def sha256_of(path: Path) -> str:
-    """Digest of a file, hex, in the memory of a piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsm_drivers.errors import HsmError
-from hsm_drivers.ports import Head
+from hsm_drivers.ports import Head, KeyLabel
 from hsm_drivers.service_store import Destroyed
 from hsm_drivers.state import SignerState
 from kms.backup.collect import LEDGER
@@ -112,10 +112,11 @@ def _keys(state: SignerState, ledger: Ledger) -> Finding:
     living = [version for version in ledger.find(KeyVersion) if version.destroyed is None]
     wrong = []
     for version in living:
-        record = held.get(version.label)
-        gone = isinstance(state.service.get(version.label), Destroyed)
+        label = KeyLabel(version.label)
+        record = held.get(label)
+        gone = isinstance(state.service.get(label), Destroyed)
         if not gone and (record is None or record.public_key != version.public_key):
-            wrong.append(version.label)
+            wrong.append(label)
     if wrong:
         return _bad("keys", f"the signer has no such records: {', '.join(sorted(wrong))}")
     return Finding("keys", True, f"{len(living)} versions of keys, all of them on record")

@@ -46,11 +46,7 @@ _NAME = re.compile(
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A value of the manifest."""
-
-
-class FileEntry(_Part):
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file of the content; `sha256` of its plain bytes, hex."""
 
     name: str
@@ -58,7 +54,7 @@ class FileEntry(_Part):
     sha256: str
 
 
-class KeyEntry(_Part):
+class KeyEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A key as it is referred to, never the key itself.
 
     Attributes:
@@ -77,7 +73,7 @@ class KeyEntry(_Part):
     wrapped: bool
 
 
-class TokenEntry(_Part):
+class TokenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A token of the configuration and what it holds.
 
     Attributes:
@@ -95,7 +91,7 @@ class TokenEntry(_Part):
     replicas: tuple[str, ...]
 
 
-class LogEntry(_Part):
+class LogEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The log as the backup has it; `checkpoint` is the exact note of its newest signed head."""
 
     origin: str
@@ -105,7 +101,7 @@ class LogEntry(_Part):
     checkpoint: str
 
 
-class Manifest(_Part):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a backup says about itself to everybody.
 
     Attributes:
@@ -126,7 +122,7 @@ class Manifest(_Part):
     absent: tuple[str, ...]
 
 
-class Recipient(_Part):
+class Recipient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A recovery key that the backup is encrypted to, and the file's key sealed to it."""
 
     key: RecoveryKey

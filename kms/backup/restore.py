@@ -21,10 +21,11 @@ from hsm_drivers.memory import SignedHead
 from hsm_drivers.ports import Head, KeyLabel
 from hsm_drivers.state import SignerState
 from kms.backup import marker
-from kms.backup.archive import sync_directory, unpack
-from kms.backup.collect import LEDGER, sha256_of
+from kms.backup.archive import unpack
+from kms.backup.collect import LEDGER
 from kms.backup.errors import DamagedBackupError, RestoreRefusedError
 from kms.backup.examine import SIGNER, Finding, examine, loss, root_at
+from kms.backup.files import begins_with, sha256_of, sync_directory
 from kms.backup.format import Manifest
 from kms.backup.shares import Share
 from kms.backup.signer_copy import records_of
@@ -38,8 +39,6 @@ from kms.storage.sql import SqlLedger
 from kms.tlog.checkpoint import Checkpoint, parse_checkpoint
 from kms.tlog.errors import TlogError
 from kms.tlog.notes import VerifierKey, parse_note, verify_note
-
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,20 +222,12 @@ def _keep_signer(directory: Path, settings: Settings) -> bool:
     with SignerState(directory / SIGNER) as backed, SignerState(state) as here:
         known = {record.key_id for record in records_of(here)}
         same = all(record.key_id in known for record in backed.records())
-    if same and _begins_with(state / "journal", directory / SIGNER / "journal"):
+    if same and begins_with(state / "journal", directory / SIGNER / "journal"):
         return True
     raise RestoreRefusedError(
         f"{state} is the state of another signer, or older than the backup: move it away, and keep"
         " it. The backup has a copy of its own"
     )
-
-
-def _begins_with(whole: Path, part: Path) -> bool:
-    with whole.open("rb") as longer, part.open("rb") as shorter:
-        while piece := shorter.read(_PIECE):
-            if longer.read(len(piece)) != piece:
-                return False
-    return True
 
 
 def _remember(directory: Path, heads: Mapping[str, SignedHead]) -> tuple[Head, ...]:

@@ -190,11 +190,11 @@ def refuse_other(path: Path, sha256: str | None) -> None:
     Raises:
         CheckFailedError: Its digest is another.
     """
-    from kms.backup import archive  # noqa: PLC0415 - other commands start faster
+    from kms.backup.files import sha256_of  # noqa: PLC0415 - other commands start faster
 
     if sha256 is None:
         return
-    found = archive.sha256_of(path)
+    found = sha256_of(path)
     if found != sha256.strip().lower():
         raise CheckFailedError(
             f"{path}: its SHA-256 is {found}, not the one given",

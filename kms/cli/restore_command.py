@@ -1,5 +1,6 @@
 """`kms restore`: a home from a backup and a quorum of shares; or a drill that proves one."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,10 +8,10 @@ import typer
 
 from kms.cli.backup import BackupArgument, ShareOption, read_shares, refuse_other
 from kms.cli.commands import JsonOption, finish
-from kms.cli.errors import UsageProblemError
+from kms.cli.errors import ExitCode, UsageProblemError
 from kms.cli.files import read_small
-from kms.cli.output import Shown, lines, sheet
-from kms.config import Environment
+from kms.cli.output import Shown, lines, sheet, table
+from kms.config import Environment, load, locate
 
 if TYPE_CHECKING:
     from kms.backup.restore import Restored
@@ -36,20 +37,70 @@ def restore(
     sha256: Annotated[
         str | None, typer.Option("--sha256", help="What `kms backup create` said.")
     ] = None,
+    drill: Annotated[
+        bool,
+        typer.Option("--drill", help="Only prove the backup, in a scratch directory."),
+    ] = False,
+    scratch: Annotated[
+        Path | None,
+        typer.Option("--scratch", help="Where a drill decrypts to; the system's place by default."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a backup back, in an empty home; nothing that exists is written over."""
+    """Put a backup back, in an empty home; nothing that exists is written over.
+
+    With --drill nothing is put anywhere: the backup is restored into a scratch directory, audited,
+    compared with --home, and removed again.
+    """
+    refuse_other(backup, sha256)
+    home = home or Environment().home
+    if drill:
+        finish(_drill(backup, share or [], home, scratch), as_json=as_json)
+        return
+    if home is None:
+        raise UsageProblemError("which home? Give --home DIR, or set KMS_HOME")
+    seen = {str(path): read_small(path) for path in seen_checkpoint or []}
+    finish(_restore(backup, share or [], home, seen, no_later_checkpoint), as_json=as_json)
+
+
+def _restore(
+    backup: Path,
+    share: Sequence[Path],
+    home: Path,
+    seen: Mapping[str, bytes],
+    none_later: bool,  # noqa: FBT001 - the command's own flag
+) -> Shown:
     from kms.backup.restore import Evidence  # noqa: PLC0415 - other commands start faster
     from kms.backup.restore import restore as put_back  # noqa: PLC0415 - as above
 
-    home = home or Environment().home
-    if home is None:
-        raise UsageProblemError("which home? Give --home DIR, or set KMS_HOME")
-    refuse_other(backup, sha256)
-    seen = {str(path): read_small(path) for path in seen_checkpoint or []}
-    evidence = Evidence(seen, no_later_checkpoint)
-    done = put_back(backup, home, read_shares(share or []), evidence)
-    finish(Shown(_document(done), _view(done)), as_json=as_json)
+    done = put_back(backup, home, read_shares(share), Evidence(seen, none_later))
+    return Shown(_document(done), _view(done))
+
+
+def _drill(backup: Path, share: Sequence[Path], home: Path | None, scratch: Path | None) -> Shown:
+    from kms.backup.drill import drill  # noqa: PLC0415 - other commands start faster
+
+    running = None if home is None else load(locate(home))
+    done = drill(backup, read_shares(share), running, scratch)
+    document = {
+        "ok": done.ok,
+        "backup": done.manifest.id,
+        "made": done.manifest.made,
+        "origin": done.manifest.log.origin,
+        "log_size": done.manifest.log.size,
+        "checks": [finding.document() for finding in done.findings],
+        "seconds": done.seconds,
+    }
+    rows = [
+        ("ok" if finding.ok else "FAILED", finding.name, finding.detail)
+        for finding in done.findings
+    ]
+    times = ", ".join(f"{step} {value:.1f}" for step, value in done.seconds.items())
+    verdict = "the backup restores" if done.ok else "THE BACKUP DOES NOT RESTORE"
+    view = lines(
+        table(("", "check", "finding"), rows), "", f"Seconds: {times}", f"Verdict: {verdict}"
+    )
+    return Shown(document, view, ExitCode.DONE if done.ok else ExitCode.FAILED)
 
 
 def _document(done: "Restored") -> dict[str, Any]:
