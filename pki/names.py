@@ -112,8 +112,17 @@ def _read_rdn(raw: bytes) -> tuple[str, str]:
 
 def common_name(name: bytes) -> str | None:
     """The last common name of an encoded name, if there is one."""
+    return _last(name, COMMON_NAME)
+
+
+def organization(name: bytes) -> str | None:
+    """The last organisation of an encoded name, if there is one."""
+    return _last(name, ORGANIZATION)
+
+
+def _last(name: bytes, wanted: str) -> str | None:
     reader = der.Reader(name)
-    values = [value for kind, value in read_name(reader) if kind == COMMON_NAME]
+    values = [value for kind, value in read_name(reader) if kind == wanted]
     reader.finish()
     return values[-1] if values else None
 

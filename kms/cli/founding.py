@@ -4,7 +4,7 @@ import hashlib
 import json
 import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +25,8 @@ from kms.services.ceremony_plan import Plan, load_plan
 from kms.settings import Settings, Token
 from kms.wire import EventType, b64
 from pki.names import Subject
+from policies.choices import LOG_COSIGNER, LOG_KEY
+from policies.decisions import Protection
 
 if TYPE_CHECKING:
     from kms.services.ceremony import CeremonyReport
@@ -106,18 +108,28 @@ def ceremony(
     yes: YesOption = False,
 ) -> Shown:
     """Make the log's key, then root, people and infrastructure authorities, all on the token."""
-    _check_officers(officer)
+    check_officers(officer)
     source = None if plan is None else read_small(plan)
     wanted = load_plan(source, settings.name, identity_domain)
     _refuse_second(settings)
     if not yes:
-        _agree(wanted, officer)
+        agree_to(wanted, officer)
     report = _hold(settings, pin_fd, wanted, officer)
     write(settings.trust_path, ssl.DER_cert_to_PEM_cert(report.certificates["root"]).encode())
-    return Shown(_document(report, wanted, officer), _view(report, settings))
+    after = (
+        f"Trust anchor: {settings.trust_path}",
+        "Publish the fingerprints and the verifier key where strangers can find them.",
+        f"Next: kms principal bootstrap-officer NAME --home {settings.home} --csr FILE --out FILE",
+    )
+    return Shown(report_document(report, wanted, officer), report_view(report, after))
 
 
-def _check_officers(officers: Sequence[str]) -> None:
+def check_officers(officers: Sequence[str]) -> None:
+    """Refuse fewer than two, and one who is named twice.
+
+    Raises:
+        UsageProblemError: They are.
+    """
     if len(set(officers)) < 2 or len(set(officers)) != len(officers):
         raise UsageProblemError(
             "a ceremony needs two or more different officers", "give --officer NAME for each"
@@ -131,12 +143,12 @@ def _hold(
 
     pin = obtain_pin(settings, pin_fd=pin_fd)
     try:
-        return hold_ceremony(settings, pin, plan, officers, _step_teller())
+        return hold_ceremony(settings, pin, plan, officers, step_teller())
     finally:
         pin.clear()
 
 
-def _step_teller() -> Callable[[str], None]:
+def step_teller() -> Callable[[str], None]:
     """Steps go to a terminal as they happen; the outcome names them all anyway."""
     return note if sys.stderr.isatty() else lambda _: None
 
@@ -162,7 +174,7 @@ def _refuse_second(settings: Settings) -> None:
         )
 
 
-def _agree(plan: Plan, officers: Sequence[str]) -> None:
+def agree_to(plan: Plan, officers: Sequence[str]) -> None:
     """Show the plan; each officer signs it off by typing their name.
 
     Raises:
@@ -191,12 +203,26 @@ def plan_view(plan: Plan) -> RenderableType:
         "identity domain": plan.identity_domain,
         "plan hash": plan.sha256,
     }
-    rows = [(plan.log_label, document["log"]["algorithm"], "the log's checkpoints", "-")]
+    rows = [(plan.log_label, LOG_KEY, "the log's checkpoints", "-", "main, token")]
+    if plan.cosigner is not None:
+        held = _held(document["cosigner"])
+        rows.append((plan.cosigner.label, LOG_COSIGNER, "cosigns the checkpoints", "-", held))
     rows += [
-        (item.label, item.algorithm, _subject(item.subject), f"{item.validity.days} days")
-        for item in plan.authorities
+        (
+            item.label,
+            item.algorithm,
+            _subject(item.subject),
+            f"{item.validity.days} days",
+            _held(row),
+        )
+        for item, row in zip(plan.authorities, document["authorities"], strict=True)
     ]
-    return lines(sheet(head), "", table(("key", "algorithm", "subject", "validity"), rows))
+    columns = ("key", "algorithm", "subject", "validity", "held by")
+    return lines(sheet(head), "", table(columns, rows))
+
+
+def _held(row: Mapping[str, str]) -> str:
+    return f"{row['token']}, {row['protection']}"
 
 
 def _subject(subject: Subject) -> str:
@@ -219,10 +245,14 @@ def key_document(record: KeyRecord) -> dict[str, Any]:
     }
 
 
-def _document(report: "CeremonyReport", plan: Plan, officers: Sequence[str]) -> dict[str, Any]:
+def report_document(
+    report: "CeremonyReport", plan: Plan, officers: Sequence[str]
+) -> dict[str, Any]:
+    """A ceremony's outcome for scripts."""
     return {
         "origin": report.origin,
         "vkey": report.vkey,
+        "cosigner_vkey": report.cosigner_vkey,
         "checkpoint": report.checkpoint.decode(),
         "officers": list(officers),
         "plan": {**plan.document(), "sha256": plan.sha256},
@@ -234,14 +264,28 @@ def _document(report: "CeremonyReport", plan: Plan, officers: Sequence[str]) -> 
     }
 
 
-def _view(report: "CeremonyReport", settings: Settings) -> RenderableType:
+def _log_of(report: "CeremonyReport") -> dict[str, str]:
+    found = {"log": report.origin, "verifier key": report.vkey}
+    if report.cosigner_vkey is not None:
+        found["cosigner's key"] = report.cosigner_vkey
+    return found
+
+
+def _reach(record: KeyRecord) -> str:
+    if record.protection is Protection.WRAPPED:
+        return "wrapped under a key of the token"
+    return "never leaves the token" if record.attributes.held() else "CAN LEAVE THE TOKEN"
+
+
+def report_view(report: "CeremonyReport", after: Sequence[str]) -> RenderableType:
+    """A ceremony's outcome for people, and what to do after it."""
     keys = (
         (
             record.label,
             record.algorithm,
             record.key_id,
             record.protection.value,
-            "never leaves the token" if record.attributes.held() else "CAN LEAVE THE TOKEN",
+            _reach(record),
         )
         for record in report.keys
     )
@@ -251,12 +295,10 @@ def _view(report: "CeremonyReport", settings: Settings) -> RenderableType:
         "",
         table(("certificate", "SHA-256 fingerprint"), prints),
         "",
-        sheet({"log": report.origin, "verifier key": report.vkey}),
+        sheet(_log_of(report)),
         "",
         report.checkpoint.decode(),
-        f"Trust anchor: {settings.trust_path}",
-        "Publish the fingerprints and the verifier key where strangers can find them.",
-        f"Next: kms principal bootstrap-officer NAME --home {settings.home} --csr FILE --out FILE",
+        *after,
     )
 
 
@@ -277,7 +319,7 @@ def new_epoch(
     """
     from kms.bootstrap import begin_epoch  # noqa: PLC0415 - remote commands start faster
 
-    _check_officers(officer)
+    check_officers(officer)
 
     def agree(loss: "Loss") -> None:
         note(f"{loss.sentence[0].upper()}{loss.sentence[1:]}.")

@@ -11,6 +11,7 @@ from kms.cli import (
     certificates,
     demo_command,
     doctor_command,
+    extending,
     founding,
     journal,
     local_principals,
@@ -53,6 +54,8 @@ app.command("doctor")(doctor_command.doctor)
 app.command("demo")(demo_command.demo)
 app.command("restore")(restore_command.restore)
 authorities.group.command("ceremony")(founding.ceremony)
+authorities.group.command("add")(extending.add_authorities)
+log.group.command("add-cosigner")(extending.add_cosigner)
 log.group.command("new-epoch")(founding.new_epoch)
 log.group.command("export-journal")(journal.export_journal)
 log.group.command("find-orphans")(journal.find_orphans)

@@ -267,7 +267,7 @@ class Ceremony:
             vkey=epoch.vkey,
             cosigner_vkey=self._core.sequencer.cosigner_vkey,
             checkpoint=note,
-            keys=tuple(await self._core.signer.keys()),
+            keys=tuple(key for key in await self._core.signer.keys() if key.purposes),
             certificates={item.record.name: item.record.certificate for item in authorities},
         )
 
