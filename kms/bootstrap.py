@@ -21,7 +21,13 @@ import structlog
 from hsm_drivers.client import SignerClient
 from hsm_drivers.errors import HsmError, PinRefusedError
 from hsm_drivers.hardening import HardeningError, harden
-from hsm_drivers.ports import KeyLabel, Purpose, StatementChecker, StatementSigner
+from hsm_drivers.ports import (
+    KeyLabel,
+    Purpose,
+    ServiceKeys,
+    StatementChecker,
+    StatementSigner,
+)
 from kms.api.problems import describe
 from kms.config import ConfigError, load
 from kms.domain.records import Epoch, Event
@@ -51,7 +57,7 @@ from kms.services.key_specs import make_cosigner
 from kms.services.observing import Observer, Silent
 from kms.services.ports import Clock, Ledger, LedgerUnavailableError
 from kms.services.sequencer import Sequencer
-from kms.services.signing import SharedSigner
+from kms.services.signing import SharedKeys, SharedSigner
 from kms.services.system import SystemClock, SystemIds
 from kms.services.verifying import InlineVerifier, SignatureVerifier
 from kms.settings import Settings
@@ -167,6 +173,7 @@ def build_core(
     settings: Settings,
     ledger: Ledger,
     signer: StatementSigner,
+    keys: ServiceKeys,
     epoch: Epoch,
     executor: ThreadPoolExecutor,
     observer: Observer,
@@ -189,6 +196,7 @@ def build_core(
     return Core(
         ledger=ledger,
         signer=signer,
+        keys=keys,
         sequencer=sequencer,
         clock=clock,
         ids=ids,
@@ -202,6 +210,7 @@ def build_core(
             crl_validity=timedelta(seconds=settings.limits.crl_validity_seconds),
             crl_interval=timedelta(seconds=settings.limits.crl_interval_seconds),
             keep_answers=timedelta(days=settings.limits.idempotency_days),
+            destruction=timedelta(days=settings.signer.destruction_days),
         ),
         verifier=verifier or InlineVerifier(),
         describe=describe,
@@ -251,7 +260,10 @@ async def open_services(
     async with _token_and_ledger(settings, socket_path) as (client, ledger, executor):
         epoch = current_epoch(ledger)
         signer = SharedSigner(client, observer)
-        core = build_core(settings, ledger, signer, epoch, executor, observer, verifier, clock)
+        keys = SharedKeys(client)
+        core = build_core(
+            settings, ledger, signer, keys, epoch, executor, observer, verifier, clock
+        )
         services = compose(core, blocklists(settings))
         services.crls.load()
         yield services
@@ -305,7 +317,7 @@ def hold_ceremony(
             epoch = await open_log(ledger, client, plan, executor, chosen, clock.now())
             cosigner = await make_cosigner(client, plan, epoch, chosen, clock.now)
             core = build_core(
-                settings, ledger, client, epoch, executor, Silent(), cosigner=cosigner
+                settings, ledger, client, client, epoch, executor, Silent(), cosigner=cosigner
             )
             return await Ceremony(core, plan, officers, progress).hold(epoch)
 
@@ -331,7 +343,7 @@ def extend_home(
             epoch, chosen = current_epoch(ledger), policy(settings)
             cosigner = await make_cosigner(client, plan, epoch, chosen, SystemClock().now)
             core = build_core(
-                settings, ledger, client, epoch, executor, Silent(), cosigner=cosigner
+                settings, ledger, client, client, epoch, executor, Silent(), cosigner=cosigner
             )
             return await Ceremony(core, plan, officers, progress).extend(epoch)
 
@@ -364,7 +376,7 @@ def begin_epoch(
             loss = await find_loss(ledger, client)
             agree(loss)
             epoch = await open_next_epoch(ledger, client, executor, loss)
-            core = build_core(settings, ledger, client, epoch, executor, Silent())
+            core = build_core(settings, ledger, client, client, epoch, executor, Silent())
             await continue_log(core, loss, officers, reason)
             return epoch
 

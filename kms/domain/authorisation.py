@@ -22,6 +22,12 @@ class Action(StrEnum):
     PUBLISH_CRL = "publish-crl"
     READ_EVENTS = "read-events"
     READ_OPENINGS = "read-openings"
+    READ_KEYS = "read-keys"
+    CREATE_KEYS = "create-keys"
+    MANAGE_KEYS = "manage-keys"
+    """Any key in reach; a single one may be managed by permission, too."""
+    USE_KEYS = "use-keys"
+    """Those that there is permission for, whatever the role."""
 
 
 _ALLOWED: dict[Role, frozenset[Action]] = {
@@ -35,6 +41,10 @@ _ALLOWED: dict[Role, frozenset[Action]] = {
             Action.PUBLISH_CRL,
             Action.READ_EVENTS,
             Action.READ_OPENINGS,
+            Action.READ_KEYS,
+            Action.CREATE_KEYS,
+            Action.MANAGE_KEYS,
+            Action.USE_KEYS,
         }
     ),
     Role.MESSAGING_SERVER: frozenset(
@@ -44,6 +54,9 @@ _ALLOWED: dict[Role, frozenset[Action]] = {
             Action.REVOKE_PEOPLE,
             Action.READ_EVENTS,
             Action.READ_OPENINGS,
+            Action.READ_KEYS,
+            Action.CREATE_KEYS,
+            Action.USE_KEYS,
         }
     ),
     Role.AUDITOR: frozenset({Action.READ_EVENTS}),

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from hsm_drivers.errors import HsmError, RateExceededError
-from hsm_drivers.ports import KeyLabel, Statement, StatementSigner
+from hsm_drivers.ports import KeyLabel, ServiceKeys, Statement, StatementSigner
 from kms.domain.records import SYSTEM_TENANT, Authority, Standing
 from kms.services.answers import Covered
 from kms.services.errors import (
@@ -40,6 +40,8 @@ class Limits:
         crl_interval: A new list at least this often.
         backdate: How far notBefore lies before now, for clocks that lag.
         keep_answers: How long answers are kept for repeated calls; at least seven days.
+        destruction: Shortest time from scheduling a key's destruction to it; the signer has its
+            own, and enforces that.
     """
 
     batch: int = 1000
@@ -48,6 +50,7 @@ class Limits:
     crl_interval: timedelta = timedelta(hours=1)
     backdate: timedelta = timedelta(minutes=5)
     keep_answers: timedelta = timedelta(days=7)
+    destruction: timedelta = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,7 @@ class Core:
 
     ledger: Ledger
     signer: StatementSigner
+    keys: ServiceKeys
     sequencer: Sequencer
     clock: Clock
     ids: Ids

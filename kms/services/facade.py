@@ -15,6 +15,7 @@ from kms.services.enrolment_proofs import EnrolmentProofs
 from kms.services.idempotency import Idempotency
 from kms.services.infrastructure import Infrastructure
 from kms.services.key_checks import KeyChecks
+from kms.services.keys import Keys, compose_keys
 from kms.services.lookup import Lookup
 from kms.services.principals import Principals
 from kms.services.readiness import Readiness
@@ -41,6 +42,7 @@ class Services:
     lookup: Lookup
     readiness: Readiness
     upkeep: Upkeep
+    keys: Keys
     crls_wanted: asyncio.Queue[str]
     """Authorities whose CRL a revocation made stale."""
 
@@ -50,6 +52,7 @@ def compose(core: Core, blocklists: tuple[Blocklist, ...] = ()) -> Services:
     checks, claims = KeyChecks(core.ledger, blocklists), Claims()
     access, crls = Access(core), Crls(core)
     wanted: asyncio.Queue[str] = asyncio.Queue()
+    keys = compose_keys(core, claims)
     return Services(
         core=core,
         access=access,
@@ -63,6 +66,7 @@ def compose(core: Core, blocklists: tuple[Blocklist, ...] = ()) -> Services:
         lookup=Lookup(core),
         readiness=Readiness(core, crls),
         upkeep=Upkeep(core, crls),
+        keys=keys,
         crls_wanted=wanted,
     )
 

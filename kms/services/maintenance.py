@@ -31,6 +31,7 @@ class Intervals:
     due: float = 15.0
     sweep: float = 20.0
     expire: float = 600.0
+    keys: float = 60.0
 
 
 class Maintenance:
@@ -53,6 +54,8 @@ class Maintenance:
                 group.create_task(self._every(intervals.due, "crls-due", self._due))
                 group.create_task(self._every(intervals.sweep, "sweep", self._sweep))
                 group.create_task(self._every(intervals.expire, "expire", self._expire))
+                group.create_task(self._every(intervals.due, "keys-due", self._keys_due))
+                group.create_task(self._every(intervals.keys, "keys", self._reconcile_keys))
                 group.create_task(self._publish_wanted())
         finally:
             await self._finish()
@@ -102,6 +105,12 @@ class Maintenance:
 
     async def _expire(self) -> None:
         await asyncio.to_thread(self._services.upkeep.expire)
+
+    async def _keys_due(self) -> None:
+        await self._services.keys.upkeep.carry_out_due()
+
+    async def _reconcile_keys(self) -> None:
+        await self._services.keys.upkeep.reconcile()
 
     async def _publish_wanted(self) -> None:
         """After revocations: one list for all that came within `gather` seconds."""

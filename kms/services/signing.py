@@ -3,18 +3,23 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 
 from hsm_drivers.errors import HsmError
+from hsm_drivers.operations import ServiceCall
 from hsm_drivers.ports import (
     JournalEntry,
     KeyAttributes,
     KeyLabel,
     KeyRecord,
     KeySpec,
+    Operation,
     Purpose,
+    ServiceKeys,
     SignerHealth,
     Statement,
     StatementSigner,
+    TokenStatus,
 )
 from kms.services.batching import Batcher
 from kms.services.observing import Observer
@@ -82,3 +87,45 @@ class SharedSigner:
         for outcome, statements in outcomes.items():
             self._observer.signed(statements, seconds, outcome)
         return answers
+
+
+class SharedKeys:
+    """A `ServiceKeys` whose uses by concurrent requests share a trip to the signer."""
+
+    def __init__(self, keys: ServiceKeys) -> None:
+        self._keys = keys
+        self._batcher: Batcher[ServiceCall, tuple[bytes, ...] | HsmError] = Batcher(
+            keys.use, limit=MAX_STATEMENTS, backlog=BACKLOG
+        )
+
+    async def use(self, calls: Sequence[ServiceCall]) -> list[tuple[bytes, ...] | HsmError]:
+        """As `ServiceKeys.use`."""
+        return await self._batcher.submit(list(calls))
+
+    async def generate(self, spec: KeySpec) -> KeyRecord:
+        """As `ServiceKeys.generate`."""
+        return await self._keys.generate(spec)
+
+    async def keys(self) -> list[KeyRecord]:
+        """As `ServiceKeys.keys`."""
+        return await self._keys.keys()
+
+    async def tokens(self) -> list[TokenStatus]:
+        """As `ServiceKeys.tokens`."""
+        return await self._keys.tokens()
+
+    async def narrow(self, label: KeyLabel, operations: Sequence[Operation]) -> None:
+        """As `ServiceKeys.narrow`."""
+        await self._keys.narrow(label, operations)
+
+    async def schedule_destruction(self, label: KeyLabel, at: datetime) -> None:
+        """As `ServiceKeys.schedule_destruction`."""
+        await self._keys.schedule_destruction(label, at)
+
+    async def cancel_destruction(self, label: KeyLabel) -> None:
+        """As `ServiceKeys.cancel_destruction`."""
+        await self._keys.cancel_destruction(label)
+
+    async def destroy(self, label: KeyLabel) -> tuple[str, ...]:
+        """As `ServiceKeys.destroy`."""
+        return await self._keys.destroy(label)

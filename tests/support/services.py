@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hsm_drivers.inprocess import InProcessSigner
-from hsm_drivers.ports import KeyLabel, Purpose, StatementSigner
+from hsm_drivers.ports import KeyLabel, Purpose, ServiceKeys, StatementSigner
 from hsm_drivers.software.driver import SoftwareDriver
 from hsm_drivers.state import SignerState
 from kms.domain.authorisation import Caller
@@ -49,6 +49,10 @@ OFFICER = Caller(SYSTEM_TENANT, "alice", Role.OFFICER, ())
 SERVER = Caller(TENANT, "messenger", Role.MESSAGING_SERVER, ("device", "device-identity"))
 
 
+class Signer(StatementSigner, ServiceKeys, Protocol):
+    """The signer, whole."""
+
+
 class SteppingClock:
     """A clock that stands still until a test moves it."""
 
@@ -72,7 +76,7 @@ class World:
 
     services: Services
     ledger: Ledger
-    signer: StatementSigner
+    signer: Signer
     clock: SteppingClock
     report: CeremonyReport
     keys: list[VerifierKey] = field(default_factory=list)
@@ -89,7 +93,7 @@ def decoded(answer: Answer) -> dict[str, Any]:
 
 def build_core(
     ledger: Ledger,
-    signer: StatementSigner,
+    signer: Signer,
     clock: SteppingClock,
     origin: str,
     vkey: str,
@@ -108,6 +112,7 @@ def build_core(
     return Core(
         ledger=ledger,
         signer=signer,
+        keys=signer,
         sequencer=sequencer,
         clock=clock,
         ids=ids,
@@ -125,7 +130,7 @@ def build_core(
 async def world(
     directory: Path,
     ledger: Ledger | None = None,
-    wrap_signer: Callable[[StatementSigner], StatementSigner] = lambda signer: signer,
+    wrap_signer: Callable[[Signer], Signer] = lambda signer: signer,
     *,
     policy: Policy | None = None,
     plan: bytes | None = None,

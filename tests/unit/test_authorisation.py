@@ -9,12 +9,15 @@ from kms.domain.records import SYSTEM_TENANT, Role, TenantId
 
 MINISTRY, OTHER = TenantId("ministry"), TenantId("other")
 READING = {"read-people", "revoke-people", "read-events", "read-openings"}
+KEYS = {"read-keys", "create-keys", "use-keys"}
+MANAGING = KEYS | {"manage-keys"}
 RIGHTS: dict[tuple[Role, TenantId], set[str]] = {
     (Role.OFFICER, SYSTEM_TENANT): READING
+    | MANAGING
     | {"issue-infrastructure", "revoke-infrastructure", "manage-principals", "publish-crl"},
-    (Role.OFFICER, MINISTRY): READING,
-    (Role.MESSAGING_SERVER, SYSTEM_TENANT): READING | {"enrol"},
-    (Role.MESSAGING_SERVER, MINISTRY): READING | {"enrol"},
+    (Role.OFFICER, MINISTRY): READING | MANAGING,
+    (Role.MESSAGING_SERVER, SYSTEM_TENANT): READING | KEYS | {"enrol"},
+    (Role.MESSAGING_SERVER, MINISTRY): READING | KEYS | {"enrol"},
     (Role.AUDITOR, SYSTEM_TENANT): {"read-events"},
     (Role.AUDITOR, MINISTRY): {"read-events"},
 }
