@@ -9,8 +9,8 @@ import re
 
 from kms.wire import WireError
 
-SLOT_FORM = 0x02
-"""First byte of what is sealed to a KEM slot; 1 is that of `/v1/keys/{key}/encrypt`."""
+SLOT_FORM = 0x03
+"""First byte of a message to a KEM slot; 1 and 2 are what `/v1/keys` encrypts and wraps."""
 SLOT_HEADER_SIZE = 21
 _SLOT_HPKE_LABEL = b"sovereign-kms/kem-slot/hpke/v1\x00"
 _SLOT_CMS_LABEL = b"sovereign-kms/kem-slot/cms/v1\x00"

@@ -8,6 +8,7 @@ reserved before anything is signed, so that the same work comes back to the same
 import hmac
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from hsm_drivers.errors import HsmError
 from hsm_drivers.operations import Decapsulate
@@ -141,7 +142,7 @@ class SlotCertifier:
             raise SignerUnavailableError("the signer does not hold the private half of its key")
 
     def _reserve(self, key: Key, made: KeyRecord, begins: datetime) -> Reservation:
-        scope = {
+        scope: dict[str, Any] = {
             "tenant": key.tenant,
             "principal": "",
             "route": PROFILE,

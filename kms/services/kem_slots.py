@@ -1,0 +1,48 @@
+"""KEM slots of the organisation: keys with a life, which others seal to.
+
+Everything that keys do in their lives, slots do the same way (`kms.services.key_*`); what is their
+own is that they are certified, served to senders, and open what was sealed.
+"""
+
+from dataclasses import dataclass
+
+from kms.services.claims import Claims
+from kms.services.core import Core
+from kms.services.key_destruction import KeyDestruction
+from kms.services.key_holds import KeyHolds
+from kms.services.key_lookup import KeyLookup
+from kms.services.key_orders import KeyOrders
+from kms.services.key_reach import KEM_SLOTS, KeyReach
+from kms.services.key_steps import KeySteps
+from kms.services.key_use import KeyUse
+from kms.services.slot_documents import SlotDocuments
+
+ARCHIVE = "archive"
+"""What a slot is for where nobody says otherwise; every opening is logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class KemSlots:
+    """The use cases, one attribute each."""
+
+    orders: KeyOrders
+    steps: KeySteps
+    destruction: KeyDestruction
+    holds: KeyHolds
+    use: KeyUse
+    lookup: KeyLookup
+    documents: SlotDocuments
+
+
+def compose_slots(core: Core, claims: Claims) -> KemSlots:
+    """Wire them over one core."""
+    reach = KeyReach(core, KEM_SLOTS)
+    return KemSlots(
+        orders=KeyOrders(core, reach, claims),
+        steps=KeySteps(core, reach),
+        destruction=KeyDestruction(core, reach),
+        holds=KeyHolds(core, reach),
+        use=KeyUse(core, reach),
+        lookup=KeyLookup(core, reach),
+        documents=SlotDocuments(core, reach),
+    )
