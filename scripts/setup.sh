@@ -136,6 +136,19 @@ install_level() {
     fingerprint "$level" >"$stamp"
 }
 
+# A post-quantum token for the tests. Where its package cannot be had, they skip what needs it, and
+# the run says why at its end (tests/conftest.py).
+fetch_token() {
+    [ ! -e var/tokens/nss/done ] || return 0
+    say "fetching NSS softoken, a post-quantum token for the tests"
+    mkdir -p var/tokens
+    if scripts/tokens/nss.sh fetch var/tokens/nss 2>var/tokens/nss-missing; then
+        rm var/tokens/nss-missing
+    else
+        say "it cannot be had: $(tail -n 1 var/tokens/nss-missing)"
+    fi
+}
+
 case $level in venv | run | test | bench | fuzz | mutate) ;; *) say "unknown level: $level"; exit 2 ;; esac
 mkdir -p var
 : >>"$log"
@@ -149,3 +162,4 @@ install_packages
 [ "$(id -u)" -ne 0 ] || scripts/users.sh
 make_venv
 [ "$level" = venv ] || install_level
+[ "$level" != test ] || fetch_token

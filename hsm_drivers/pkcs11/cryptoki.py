@@ -43,6 +43,8 @@ _MAX_FOUND = 64
 """Objects asked for at once."""
 _KEPT_BUFFER = 68 * 1024
 """Bytes of the buffer that most answers fit in; larger ones get their own."""
+_WRONG_SIGNATURE = {0xC0, 0xC1}
+"""CKR_SIGNATURE_INVALID and CKR_SIGNATURE_LEN_RANGE."""
 _NOT_GIVEN = {0x11, 0x12, 0x150}
 """CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID and CKR_BUFFER_TOO_SMALL: of some attribute;
 the others were read (PKCS#11 3.1, 5.7.5)."""
@@ -123,15 +125,17 @@ _READ = 24, _function(_ULONG, _ULONG, *_TEMPLATE)
 _FIND_INIT = 26, _function(_ULONG, *_TEMPLATE)
 _FIND = 27, _function(_ULONG, _POINTER, _ULONG, _POINTER)
 _FIND_FINAL = 28, _function(_ULONG)
-_ENCRYPT, _DECRYPT, _SIGN = 29, 33, 42
+_ENCRYPT, _DECRYPT, _SIGN, _VERIFY = 29, 33, 42, 48
 """Places of C_…Init in CK_FUNCTION_LIST (pkcs11f.h); the operation itself comes next."""
 _INIT = _function(_ULONG, _MECHANISM, _ULONG)
 _OPERATE = _function(_ULONG, *_BYTES, *_ANSWER)
+_COMPARE = _function(_ULONG, *_BYTES, *_BYTES)
 _GENERATE = 58, _function(_ULONG, _MECHANISM, *_TEMPLATE, _POINTER)
 _GENERATE_PAIR = 59, _function(_ULONG, _MECHANISM, *_TEMPLATE, *_TEMPLATE, _POINTER, _POINTER)
 _WRAP = 60, _function(_ULONG, _MECHANISM, _ULONG, _ULONG, *_ANSWER)
 _UNWRAP = 61, _function(_ULONG, _MECHANISM, _ULONG, *_BYTES, *_TEMPLATE, _POINTER)
 _DERIVE = 62, _function(_ULONG, _MECHANISM, _ULONG, *_TEMPLATE, _POINTER)
+_ENCAPSULATE = 92, _function(_ULONG, _MECHANISM, _ULONG, *_TEMPLATE, *_ANSWER, _POINTER)
 _DECAPSULATE = 93, _function(_ULONG, _MECHANISM, _ULONG, *_TEMPLATE, *_BYTES, _POINTER)
 
 
@@ -297,6 +301,26 @@ class Cryptoki:
         code = self._call(_DECAPSULATE)(self._session, how, key, *given, self._at_handle)
         raise_for(code, refused)
         return self._handle.value
+
+    def encapsulate(
+        self, how: Mechanism, public: int, size: int, template: "Attributes"
+    ) -> tuple[bytes, int]:
+        """C_EncapsulateKey (PKCS#11 3.2); answers ciphertext, of that size, and handle."""
+        self._size.value = size
+        answer = ctypes.addressof(self._buffer), self._at_size, self._at_handle
+        code = self._call(_ENCAPSULATE)(self._session, how, public, *template.given, *answer)
+        raise_for(code)
+        return self._buffer.raw[: self._size.value], self._handle.value
+
+    def verifies(self, how: Mechanism, public: int, data: bytes, signature: bytes) -> bool:
+        """C_Verify."""
+        raise_for(self._call((_VERIFY, _INIT))(self._session, how, public))
+        given = data, len(data), signature, len(signature)
+        code = self._call((_VERIFY + 1, _COMPARE))(self._session, *given)
+        if code in _WRONG_SIGNATURE:
+            return False
+        raise_for(code)
+        return True
 
     def value_once(self, handle: int, size: int) -> bytes:
         """CKA_VALUE of a session object of that size, which ends with this call."""

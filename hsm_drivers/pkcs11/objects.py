@@ -292,6 +292,15 @@ def spki_of(token: Cryptoki, public: int, row: Algorithm) -> bytes:
     """SubjectPublicKeyInfo of a public key object.
 
     Raises:
+        TokenFailureError: As `point_of`.
+    """
+    return der.public_key(row, point_of(token, public, row))
+
+
+def point_of(token: Cryptoki, public: int, row: Algorithm) -> bytes:
+    """A public key as it stands in an SPKI.
+
+    Raises:
         TokenFailureError: The token gives neither the key nor an OCTET STRING of it.
     """
     where = Attribute.EC_POINT if row.scheme in _ON_CURVES else Attribute.VALUE
@@ -301,4 +310,4 @@ def spki_of(token: Cryptoki, public: int, row: Algorithm) -> bytes:
     forms = (key, der.tlv(0x04, key)) if row.scheme in _ON_CURVES else (key,)
     if len(key) != row.public_key_size or told not in forms:
         raise TokenFailureError(f"the token gave a public key of {row.name} in no known form")
-    return der.public_key(row, key)
+    return key

@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from pkcs11 import Attribute, ObjectClass
 
 from hsm_drivers import der
+from hsm_drivers.curves import CURVES
 from hsm_drivers.errors import UnsupportedError
 from hsm_drivers.pkcs11.cryptoki import (
     Attributes,
@@ -35,7 +35,7 @@ _REFUSED = frozenset({0x20, 0x21, 0x40, 0x41, 0x110, 0x112})
 _REFUSED_POINT = _REFUSED | {0x71, 0x130, 0x1B9}
 """Also CKR_MECHANISM_PARAM_INVALID, CKR_DOMAIN_PARAMS_INVALID and CKR_PUBLIC_KEY_INVALID: the
 sender's point is a parameter of the mechanism."""
-_CARRIER: Template = {
+CARRIER: Template = {
     Attribute.CLASS: ObjectClass.SECRET_KEY,
     Attribute.KEY_TYPE: _GENERIC_SECRET,
     Attribute.TOKEN: False,
@@ -44,10 +44,7 @@ _CARRIER: Template = {
     Attribute.EXTRACTABLE: True,
 }
 """A session object that carries bytes into or out of the token and is destroyed at once."""
-_CURVES: dict[str | None, type[ec.EllipticCurve]] = {
-    "1.2.840.10045.3.1.7": ec.SECP256R1,
-    "1.3.132.0.34": ec.SECP384R1,
-}
+_READABLE = frozenset({Attribute.SENSITIVE, Attribute.EXTRACTABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +70,20 @@ def prepared(token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling) -
     return _MAKERS[row.scheme](token, handle, row, spelling)
 
 
+def raw_signature_size(row: Algorithm) -> int:
+    """Bytes of a signature as tokens make it: of ECDSA r and s, each as long as a coordinate."""
+    if row.scheme is Scheme.ECDSA:
+        return (row.public_key_size or 0) - 1
+    return row.signature_size or 0
+
+
 def refused_by(spelling: Spelling, standard: frozenset[int] = _REFUSED) -> frozenset[int]:
     """Codes by which an operation refuses foreign bytes: the standard's, and the token's own."""
     return standard | {code_number(name) for name in spelling.refused}
 
 
 def _ecdsa(token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling) -> KeyOperations:
-    raw_size = (row.public_key_size or 0) - 1  # r and s are as long as x and y
-    sign = token.signer(mechanism(spelling.use), handle, raw_size)
+    sign = token.signer(mechanism(spelling.use), handle, raw_signature_size(row))
     digest = getattr(hashlib, row.digest or "")
     size = digest().digest_size
     encoded = der.ecdsa_signature
@@ -98,7 +101,7 @@ def _ecdsa(token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling) -> 
 def _whole_message(
     token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling
 ) -> KeyOperations:
-    size = row.signature_size or 0
+    size = raw_signature_size(row)
     return KeyOperations(sign=token.signer(mechanism(spelling.use), handle, size))
 
 
@@ -142,14 +145,17 @@ def _aes_kwp(token: Cryptoki, handle: int, _row: Algorithm, spelling: Spelling) 
         )
 
     def wrap(plaintext: bytes) -> bytes:
-        carrier = token.create({**_CARRIER, Attribute.VALUE: plaintext})
+        carrier = token.create({**CARRIER, Attribute.VALUE: plaintext})
         try:
             return token.wrap(how, handle, carrier)
         finally:
             token.destroy(carrier)
 
+    unsaid = _READABLE if spelling.wraps is Wraps.AS_PLAIN_KEY else frozenset()
+    arriving = {name: value for name, value in CARRIER.items() if name not in unsaid}
+
     def unwrap(ciphertext: bytes) -> bytes:
-        carrier = token.unwrap(how, handle, ciphertext, _CARRIER, refused)
+        carrier = token.unwrap(how, handle, ciphertext, arriving, refused)
         return token.value_once(carrier, len(ciphertext))
 
     return _wrapping(wrap, unwrap)
@@ -173,7 +179,7 @@ def _wrapping(wrap: Operation, unwrap: Operation) -> KeyOperations:
 def _ml_kem(token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling) -> KeyOperations:
     how = mechanism(spelling.use)
     refused = refused_by(spelling)
-    template = Attributes({**_CARRIER, Attribute.VALUE_LEN: 32})
+    template = Attributes({**CARRIER, Attribute.VALUE_LEN: 32})
 
     def decapsulate(ciphertext: bytes) -> bytes:
         if len(ciphertext) != row.ciphertext_size:
@@ -186,21 +192,21 @@ def _ml_kem(token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling) ->
 def _ecdh(token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling) -> KeyOperations:
     """ECDH without a KDF (SP 800-56A 5.7.1.2, RFC 7748 6.1).
 
-    What the sender's point may be is looked at here: a token that does not would give away its key
-    to points of another curve, and small-order points make a secret that everyone knows.
+    What the sender's point may be is looked at here (`hsm_drivers.curves`), and X25519's points of
+    small order make a secret that everyone knows.
     """
-    size = ((row.public_key_size or 0) - 1) // 2 if row.curve else 32
+    curve = CURVES[row.curve] if row.curve else None
+    size = curve.size if curve else row.public_key_size or 0
     parameters = EcdhParameters(kdf=_CKD_NULL)
     how = mechanism(spelling.use, parameters)
     refused = refused_by(spelling, _REFUSED_POINT)
-    template = Attributes({**_CARRIER, Attribute.VALUE_LEN: size})
-    curve = _CURVES[row.curve]() if row.curve else None
+    template = Attributes({**CARRIER, Attribute.VALUE_LEN: size})
 
     def agree(sent: bytes) -> bytes:
         if len(sent) != row.ciphertext_size:
             raise RefusedBytesError(0x41)
-        if curve is not None:
-            _check_point(curve, sent)
+        if curve is not None and not curve.holds(sent):
+            raise RefusedBytesError(0x1B9)
         parameters.public = sent
         parameters.public_length = len(sent)
         secret = token.value_once(token.derive(how, handle, template, refused), size)
@@ -209,13 +215,6 @@ def _ecdh(token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling) -> K
         return secret
 
     return KeyOperations(decapsulate=agree)
-
-
-def _check_point(curve: ec.EllipticCurve, sent: bytes) -> None:
-    try:
-        ec.EllipticCurvePublicKey.from_encoded_point(curve, sent)
-    except ValueError:
-        raise RefusedBytesError(0x1B9) from None
 
 
 _MAKERS: dict[Scheme, Callable[[Cryptoki, int, Algorithm, Spelling], KeyOperations]] = {

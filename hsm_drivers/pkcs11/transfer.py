@@ -4,29 +4,20 @@ A token makes a key's bytes leave it only under a key that its security officer 
 trusted (CKA_TRUSTED), wrapped by RFC 5649; what arrives is tried against its public key.
 """
 
-import hmac
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec, x25519
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_der_public_key,
-)
 from pkcs11 import Attribute, ObjectClass
 
 from hsm_drivers import der
 from hsm_drivers.errors import TokenFailureError, UnsupportedError
 from hsm_drivers.pkcs11 import objects
 from hsm_drivers.pkcs11.cryptoki import Cryptoki, Mechanism, Template, mechanism
-from hsm_drivers.pkcs11.operations import KeyOperations, prepared, refused_by
+from hsm_drivers.pkcs11.operations import refused_by
+from hsm_drivers.pkcs11.proofs import belong_together
 from hsm_drivers.ports import KeyLabel
 from hsm_drivers.vendor import PointForm, Spelling
-from hsm_drivers.verification import verifier
 from policies.algorithms import Algorithm, Scheme
 
 
@@ -81,10 +72,15 @@ def bring(token: Cryptoki, key: Arriving, under: TrustedKey) -> tuple[int, int |
         if is_secret:
             return private, None
         public = token.create({**identity, **_public_half(key)})
-        _prove(prepared(token, private, key.row, key.spelling), key)
+        fits = belong_together(token, private, public, key.row, key.spelling)
     except BaseException:
         objects.remove(token, key_id)
         raise
+    if not fits:
+        objects.remove(token, key_id)
+        raise TokenFailureError(
+            f"what arrived as {key.label!r} is not the private key of the public key it came with"
+        )
     return private, public
 
 
@@ -101,52 +97,3 @@ def _public_half(key: Arriving) -> dict[int, Any]:
         return {**made, Attribute.VALUE: raw}
     bare = key.spelling.point is PointForm.RAW
     return {**made, Attribute.EC_POINT: raw if bare else der.tlv(0x04, raw)}
-
-
-def _prove(does: KeyOperations, key: Arriving) -> None:
-    """Use the private key once, and look at what comes out with the public key."""
-    if not (_signs if does.sign is not None else _agrees)(does, key):
-        raise TokenFailureError(
-            f"what arrived as {key.label!r} is not the private key of the public key it came with"
-        )
-
-
-def _signs(does: KeyOperations, key: Arriving) -> bool:
-    challenge = secrets.token_bytes(32)
-    if does.sign is None:
-        return False
-    try:
-        verifier(key.row, key.public_key)(does.sign(challenge), challenge)
-    except InvalidSignature:
-        return False
-    return True
-
-
-def _agrees(does: KeyOperations, key: Arriving) -> bool:
-    if does.decapsulate is None:
-        return False
-    sent, secret = _ENCAPSULATIONS[key.row.scheme](load_der_public_key(key.public_key))
-    return hmac.compare_digest(does.decapsulate(sent), secret)
-
-
-def _to_curve(key: Any) -> tuple[bytes, bytes]:
-    ours = ec.generate_private_key(key.curve)
-    point = ours.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    return point, ours.exchange(ec.ECDH(), key)
-
-
-def _to_x25519(key: Any) -> tuple[bytes, bytes]:
-    ours = x25519.X25519PrivateKey.generate()
-    return ours.public_key().public_bytes_raw(), ours.exchange(key)
-
-
-def _to_ml_kem(key: Any) -> tuple[bytes, bytes]:
-    secret, ciphertext = key.encapsulate()
-    return ciphertext, secret
-
-
-_ENCAPSULATIONS: dict[Scheme, Callable[[Any], tuple[bytes, bytes]]] = {
-    Scheme.DHKEM_EC: _to_curve,
-    Scheme.DHKEM_X: _to_x25519,
-    Scheme.ML_KEM: _to_ml_kem,
-}
