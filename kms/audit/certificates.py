@@ -14,6 +14,7 @@ from kms.audit.findings import Check, event
 from kms.audit.forms import FORMS, X509_ERRORS
 from kms.audit.history import CertificateKey, History, Issued
 from kms.audit.names import Names
+from kms.spki import certificate_spki
 
 _DEVICE = re.compile(r"devices/([^/]+)/([^/]+)/([^/]+)\.pem")
 _AUTHORITY = re.compile(r"ca/([^/]+)\.pem")
@@ -147,6 +148,7 @@ def check_chains(inventory: Inventory, history: History, names: Names, root: byt
             check.fail(path, f"not signed by the authority {authority!r}")
         _check_validity(check, held)
         _check_kind(check, held, history)
+        _check_slot(check, held)
         _check_form(check, held, history, names, said)
     roots = inventory.authorities(history, "root")
     if root is not None:
@@ -187,6 +189,23 @@ def _check_kind(check: Check, held: Held, history: History) -> None:
             return
         born = hashlib.sha256(spki).hexdigest() in history.keys
         check.expect(born, held.path, "no event tells of the birth of its key")
+
+
+def _check_slot(check: Check, held: Held) -> None:
+    """A certificate that came with a key's birth is of that key and that version."""
+    leaf = held.issued.leaf
+    if leaf.type is not wire.EventType.KEY_GENERATED:
+        return
+    detail = leaf.detail or {}
+    digest = hashlib.sha256(certificate_spki(held.certificate)).hexdigest()
+    same = digest == detail.get("public_key_sha256")
+    message = f"is not of the key that event {held.issued.index} tells of"
+    check.expect(same, held.path, message)
+    form = FORMS.get(held.issued.certificate.profile)
+    named = None if form is None else forms.named(form, held.certificate)
+    version = None if named is None else named.get("version")
+    message = f"is not of the version that event {held.issued.index} tells of"
+    check.expect(version == str(detail.get("version")), held.path, message)
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:
@@ -244,7 +263,7 @@ def _check_domain(
 def _check_person(check: Check, held: Held, named: Mapping[str, str], names: Names) -> None:
     """User, device or principal are those that the event was opened to."""
     index = held.issued.index
-    for kind in (wire.Committed.USER, wire.Committed.DEVICE):
+    for kind in (wire.Committed.USER, wire.Committed.DEVICE, wire.Committed.KEY):
         known = names.of(index, kind)
         if kind.value in named and known is not None and named[kind.value] != known:
             check.fail(held.path, f"does not name {kind} {known!r}, as event {index} does")

@@ -32,6 +32,7 @@ _CLIENT = ("1.3.6.1.5.5.7.3.2",)
 _SERVER = ("1.3.6.1.5.5.7.3.1",)
 _MESSAGING = ("1.3.6.1.5.5.7.3.40",)  # id-kp-imUri, RFC 9734
 _CREATED = frozenset({EventType.AUTHORITY_CREATED})
+_BORN = frozenset({EventType.KEY_GENERATED})
 _ISSUED = frozenset({EventType.CERTIFICATE_ISSUED})
 _ENROLLED = frozenset({EventType.DEVICE_ENROLLED, EventType.DEVICE_RENEWED})
 
@@ -39,6 +40,7 @@ _BASE = r"https://(?P<domain>[a-z0-9.-]+)"
 _USER = re.compile(rf"{_BASE}/users/(?P<user>{USER_PATTERN})")
 _DEVICE = re.compile(rf"{_USER.pattern}/devices/(?P<device>{DEVICE_PATTERN})")
 _PRINCIPAL = re.compile(rf"{_BASE}/principals/(?P<user>{DEVICE_PATTERN})")
+_SLOT = re.compile(rf"{_BASE}/kem-slots/(?P<key>{DEVICE_PATTERN})/(?P<version>[1-9][0-9]{{0,9}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ FORMS = {
     "officer": Form(_ISSUED, _INFRASTRUCTURE, _CLIENT, _PRINCIPAL),
     "auditor": Form(_ISSUED, _INFRASTRUCTURE, _CLIENT, _PRINCIPAL),
     "tls-server": Form(_ISSUED, _INFRASTRUCTURE, _SERVER, hosts=True),
+    "kem-slot": Form(_BORN, _INFRASTRUCTURE, (), _SLOT),
 }
 """Profile to what its certificates are; there are no others."""
 
@@ -105,7 +108,7 @@ def names(certificate: x509.Certificate) -> list[x509.GeneralName] | None:
 
 
 def named(form: Form, certificate: x509.Certificate) -> dict[str, str] | None:
-    """Whom the certificate names: `domain`, `user`, `device`, those that its form has.
+    """Whom the certificate names: `domain`, `user`, `device`, `key`, those that its form has.
 
     Returns:
         None if its names are not those of the form.

@@ -166,6 +166,9 @@ class _Replay:
             self._key(index, leaf)
 
     def _key(self, index: int, leaf: wire.Leaf) -> None:
+        """A key is born; that of a slot, which others seal to, with its certificate."""
+        if leaf.certificates:
+            self._issued(index, leaf)
         detail = _detail(leaf)
         self.history.keys.add(detail["public_key_sha256"])
         label, protection = detail.get("label"), detail.get("protection")

@@ -38,8 +38,10 @@ class Expectations:
     Attributes:
         tenant: Id of its ministry or agency.
         origin: Origin of the log, `<name>/<epoch>`.
-        authority: SHA-256 (lower-case hex) of the certificate of the CA that certifies people.
+        authority: SHA-256 (lower-case hex) of the certificate of the CA that certifies its bundle.
         log_vkey: Verifier key of the log (C2SP signed-note).
+        cosigner_vkey: Verifier key of the log's cosigner: receipts must carry its signature. None
+            where there is none, or it is not known; then its signature is passed over.
         root: The trusted root certificate, DER.
         domain: Identity domain that its certificates must name, `id.interior.example`; None takes
             any, if all certificates of an answer name the same.
@@ -51,6 +53,7 @@ class Expectations:
     log_vkey: str
     root: bytes
     domain: str | None = None
+    cosigner_vkey: str | None = None
 
     @classmethod
     def load(
@@ -60,8 +63,12 @@ class Expectations:
         people_pem: bytes,
         log_vkey: str,
         domain: str | None = None,
+        cosigner_vkey: str | None = None,
     ) -> "Expectations":
         """From the files an operator hands out: `ca/root.pem`, `ca/people.pem`, `log.vkey`.
+
+        `people_pem` is the certificate of the authority that certifies the device's bundle; of a
+        log with a cosigner there is `log-cosigner.vkey`, too.
 
         Raises:
             ValueError: A file is not what it should be.
@@ -71,7 +78,10 @@ class Expectations:
         root = x509.load_pem_x509_certificate(root_pem).public_bytes(Encoding.DER)
         vkey = log_vkey.strip()
         origin = VerifierKey.parse(vkey).name
-        return cls(tenant, origin, hashlib.sha256(people).hexdigest(), vkey, root, domain)
+        authority = hashlib.sha256(people).hexdigest()
+        if cosigner_vkey is not None:
+            cosigner_vkey = VerifierKey.parse(cosigner_vkey.strip()).text()
+        return cls(tenant, origin, authority, vkey, root, domain, cosigner_vkey)
 
 
 class Device:
@@ -194,7 +204,12 @@ class Device:
             raise UsageError("nothing was proven yet: call prove first")
         expected = self.expectations
         return verification.verify(
-            answer, self._transcript, expected.log_vkey, expected.root, expected.domain
+            answer,
+            self._transcript,
+            expected.log_vkey,
+            expected.root,
+            expected.domain,
+            expected.cosigner_vkey,
         )
 
     def _rebuild(self, answer: object, sent: bytes) -> wire.Transcript:

@@ -15,10 +15,10 @@ from cryptography import x509
 
 from kms import wire
 from kms.device import answers, verification
-from kms.device.der import certificate_spki
 from kms.device.enrolment import Expectations
 from kms.device.errors import UntrustedAnswerError
 from kms.device.sealing import Recipient
+from kms.spki import certificate_spki
 
 MAX_VERSIONS = 64
 _MAX_PARTS = 4

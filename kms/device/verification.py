@@ -20,8 +20,8 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 from kms import wire
 from kms.device import answers
-from kms.device.der import certificate_spki
 from kms.device.errors import MalformedAnswerError, UntrustedAnswerError
+from kms.spki import certificate_spki
 from kms.tlog.errors import TlogError
 from kms.tlog.notes import VerifierKey
 from kms.tlog.receipt import parse_receipt, verify_receipt

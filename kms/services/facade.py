@@ -14,6 +14,7 @@ from kms.services.enrolment_orders import EnrolmentOrders
 from kms.services.enrolment_proofs import EnrolmentProofs
 from kms.services.idempotency import Idempotency
 from kms.services.infrastructure import Infrastructure
+from kms.services.kem_slots import KemSlots, compose_slots
 from kms.services.key_checks import KeyChecks
 from kms.services.keys import Keys, compose_keys
 from kms.services.lookup import Lookup
@@ -43,6 +44,7 @@ class Services:
     readiness: Readiness
     upkeep: Upkeep
     keys: Keys
+    slots: KemSlots
     crls_wanted: asyncio.Queue[str]
     """Authorities whose CRL a revocation made stale."""
 
@@ -67,6 +69,7 @@ def compose(core: Core, blocklists: tuple[Blocklist, ...] = ()) -> Services:
         readiness=Readiness(core, crls),
         upkeep=Upkeep(core, crls),
         keys=keys,
+        slots=compose_slots(core, claims),
         crls_wanted=wanted,
     )
 

@@ -29,7 +29,7 @@ from kms.device import (
     UntrustedAnswerError,
     UsageError,
 )
-from kms.device.der import certificate_spki
+from kms.spki import certificate_spki
 from tests.support.authority import Authority
 from tests.support.enrolment_service import DOMAIN, NOW, EnrolmentService, copied, seal
 
