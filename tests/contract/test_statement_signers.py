@@ -20,6 +20,7 @@ from hsm_drivers.errors import (
 from hsm_drivers.inprocess import InProcessSigner
 from hsm_drivers.memory import MAX_CRL_STEP
 from hsm_drivers.ports import (
+    Component,
     KeyLabel,
     KeySpec,
     Purpose,
@@ -283,5 +284,35 @@ def test_health_is_a_round_trip(play: Play) -> None:
         assert health.detail
         assert health.counter == 0
         assert health.heads == ()
+
+    play(scenario)
+
+
+WRAPPED_CA = KeySpec(
+    KeyLabel("pq-ca"),
+    "ML-DSA-65",
+    (Purpose.CERTIFICATE, Purpose.CRL),
+    {Purpose.CERTIFICATE: {}},
+    components=(Component("ML-DSA-65", Protection.WRAPPED),),
+)
+
+
+def test_wrapped_authorities_sign_where_the_token_cannot(play: Play) -> None:
+    async def scenario(signer: StatementSigner) -> None:
+        record = await signer.generate(WRAPPED_CA)
+        assert (record.protection, record.components[0].wrapped) == (Protection.WRAPPED, b"")
+        assert record in await signer.keys()
+        await signer.generate(CA_SPEC)
+        batch = [replace(certificate(b"%d" % at), key=record.label) for at in range(3)]
+        signatures = await signer.sign([*batch, certificate(), crl(b"1", record.label)])
+        public = load_der_public_key(record.public_key)
+        for statement, signature in zip(batch, signatures, strict=False):
+            public.verify(signature, statement.message)
+        public.verify(signatures[4], b"1")
+        assert isinstance(signatures[3], bytes)
+        health = await signer.health()
+        assert (health.ready, health.lacking) == (True, ())
+        assert await signer.attributes(record.label) == record.attributes
+        assert not record.attributes.held()
 
     play(scenario)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from hsm_drivers.client import SignerClient
@@ -32,6 +33,7 @@ from hsm_drivers.ports import (
     Statement,
     StatementChecker,
 )
+from hsm_drivers.service_keys import ServiceLimits
 from hsm_drivers.signer import serve
 from hsm_drivers.state import SignerState
 from hsm_drivers.tokens import SingleToken
@@ -125,6 +127,7 @@ def start(
     uids: tuple[int, ...] | None = None,
     pin: str | None = None,
     slow: float = 0,
+    destruction_days: float = 7,
 ) -> SignerProcess:
     """Start a signer and wait until it listens or has ended; `slow`: seconds for a signature."""
     directory.mkdir(exist_ok=True)
@@ -134,6 +137,7 @@ def start(
         "token": token.label,
         "ceremony": ceremony,
         "slow": slow,
+        "destruction_days": destruction_days,
         "uids": [os.getuid()] if uids is None else list(uids),
     }
     with (directory / "log").open("a") as log:
@@ -228,6 +232,7 @@ def main() -> int:
             listener,
             ceremony=job["ceremony"],
             allowed_uids=frozenset(job["uids"]),
+            limits=ServiceLimits(timedelta(days=job["destruction_days"])),
         )
     driver.close()
     return 0

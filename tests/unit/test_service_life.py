@@ -287,8 +287,8 @@ class Breaking(SoftwareDriver):
         self.fails_at = 0
         self.dies = False
 
-    def generate(self, *args: object, **kwargs: object) -> object:  # type: ignore[override] # the same
-        made = super().generate(*args, **kwargs)  # type: ignore[arg-type] # the same
+    def generate(self, *args: object, **kwargs: object) -> object:
+        made = super().generate(*args, **kwargs)
         self.generated += 1
         if self.generated == self.fails_at:
             error = TokenUnavailableError("the link is down")

@@ -92,10 +92,10 @@ class Kept:
         return self.records[name]
 
     def does(self, *calls: object) -> list[tuple[bytes, ...]]:
-        return answers(use(self.core, *calls))  # type: ignore[arg-type] # any call
+        return answers(use(self.core, *calls))
 
     def fails(self, call: object) -> HsmError:
-        (outcome,) = use(self.core, call)  # type: ignore[arg-type] # any call
+        (outcome,) = use(self.core, call)
         assert isinstance(outcome, HsmError)
         return outcome
 
@@ -194,9 +194,9 @@ def test_signatures_verify(kept: Kept, name: str) -> None:
     (signature,) = kept.does(SignMessage(kept[name].label, b"message"))[0]
     public = load_der_public_key(kept[name].public_key)
     extra = (ec.ECDSA(hashes.SHA256()),) if name == "p256" else ()
-    public.verify(signature, b"message", *extra)  # type: ignore[union-attr,call-arg,arg-type] # any
+    public.verify(signature, b"message", *extra)
     with pytest.raises(InvalidSignature):
-        public.verify(signature, b"massage", *extra)  # type: ignore[union-attr,call-arg,arg-type] # any
+        public.verify(signature, b"massage", *extra)
 
 
 def test_digests_are_signed_where_the_scheme_does(kept: Kept) -> None:
@@ -265,7 +265,7 @@ def test_hpke_messages_of_another_implementation_are_opened(
     kept: Kept, name: str, number: hpke.KEM
 ) -> None:
     suite = hpke.Suite(number, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
-    message = suite.encrypt(b"text", public_of(kept[name]), b"info")  # type: ignore[arg-type] # one of its keys
+    message = suite.encrypt(b"text", public_of(kept[name]), b"info")
     size = algorithm(kept[name].algorithm).ciphertext_size or 0
     sent, ciphertext = message[:size], message[size:]
     key = kept[name].label
