@@ -85,7 +85,11 @@ class Health:
         return _SOON_S if busy else TEND_S
 
     def quarantine(self, link: Link, reason: str) -> None:
-        """Give it no calls until a probe went well."""
+        """Give it no calls until a probe went well; of several reasons the first counts."""
+        if link.state is LinkState.HEALTHY:
+            self._keep_out(link, reason)
+
+    def _keep_out(self, link: Link, reason: str) -> None:
         if link.state is LinkState.HEALTHY:
             _log.warning("token process %s is quarantined: %s", link.path.stem, reason)
         self._probes.pop(link, None)
@@ -154,7 +158,7 @@ class Health:
         del self._probes[link]
         wrong = self._wrong(link, probe.keys, answer)
         if wrong:
-            self.quarantine(link, wrong)
+            self._keep_out(link, wrong)
         else:
             self._take_in(link, now)
 
