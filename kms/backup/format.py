@@ -276,7 +276,7 @@ def _read_block(file: BinaryIO, most: int, name: str) -> bytes:
 def _decode(data: bytes, kind: Any, name: str) -> Any:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedBackupError(f"{name}: its header is not that of a backup: {error}") from None
 
 

@@ -78,5 +78,5 @@ def _read(path: Path) -> Marker | None:
             return msgspec.json.decode(file.read(_MAX), type=Marker)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise BackupError(f"{path} is damaged ({error}); a restore made it: restore anew") from None

@@ -12,6 +12,7 @@ CODE = (
     *("pki", "policies", "kms/tlog", "kms/wire.py", "kms/audit/leaves.py"),
     *("hsm_drivers/frames.py", "hsm_drivers/der.py"),
     *("kms/api/strict_json.py", "kms/api/places.py"),
+    *("kms/backup/shares.py", "kms/backup/format.py", "kms/backup/recovery.py"),
 )
 VERB = re.compile(r"(un)?(parse|read|decode|encode|format|b64|canonical|load|split)(_\w+)?$")
 
