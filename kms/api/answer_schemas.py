@@ -390,12 +390,16 @@ class EventsAnswer(Document):
 
 
 class LogAnswer(Document):
-    """The log of the current epoch; `size` is covered by a signed checkpoint."""
+    """The log of the current epoch; `size` is covered by a signed checkpoint.
+
+    `cosigner_vkey` is null where the log has no cosigner.
+    """
 
     model_config = _shown(
         {
             "origin": "log.interior.example/1",
             "vkey": "log.interior.example/1+c990e7b5+AUXf...",
+            "cosigner_vkey": None,
             "log": 1,
             "size": 42,
         }
@@ -403,6 +407,7 @@ class LogAnswer(Document):
 
     origin: str
     vkey: str
+    cosigner_vkey: str | None
     log: int
     size: int
 

@@ -18,13 +18,14 @@ Epoch = Annotated[str, Path(pattern=r"^(?:current|[1-9][0-9]{0,9})$")]
 
 @router.get("/v1/log", response_model=answers.LogAnswer, responses=refusals(404))
 async def show_log(asked: Asking) -> Response:
-    """Origin, verifier key and signed size of the current epoch."""
+    """Origin, verifier keys and signed size of the current epoch."""
     services = asked.services
     epoch = services.lookup.epoch(None)
     return answer(
         {
             "origin": epoch.origin,
             "vkey": epoch.vkey,
+            "cosigner_vkey": services.core.sequencer.cosigner_vkey,
             "log": epoch.log,
             "size": services.core.sequencer.signed_size,
         }

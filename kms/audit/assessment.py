@@ -19,6 +19,7 @@ from kms.audit import (
     tree,
 )
 from kms.audit.certificates import Inventory
+from kms.audit.cosignatures import check_cosignatures
 from kms.audit.epochs import Epoch, check_beginnings, in_order, surviving
 from kms.audit.findings import Check
 from kms.audit.history import History
@@ -34,6 +35,7 @@ class Given:
 
     Attributes:
         root: DER of the root certificate that is trusted; None takes the log's word for it.
+        cosigner: Verifier key of the log's cosigner; None takes the record's.
         earlier: Records of earlier epochs, oldest first.
         older: Name and content of an older checkpoint that the log must extend.
         older_seal: Name and content of an older seal whose journal this one must extend.
@@ -41,6 +43,7 @@ class Given:
     """
 
     root: bytes | None = None
+    cosigner: str | None = None
     earlier: tuple[Record, ...] = ()
     older: tuple[str, bytes] | None = None
     older_seal: tuple[str, bytes] | None = None
@@ -110,6 +113,10 @@ def assess(record: Record, given: Given) -> Assessment:
         *signed,
         summary_check,
     ]
+    records = (*given.earlier, record)
+    cosigned = check_cosignatures(records, epochs, given.cosigner or record.cosigner)
+    if cosigned is not None:
+        checks.append(cosigned)
     if given.older is not None:
         name, note = given.older
         checks.append(tree.check_extends(note, name, current.key, current.head, current.tree))

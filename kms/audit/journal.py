@@ -18,7 +18,7 @@ from kms.tlog.errors import TlogError
 from kms.tlog.notes import VerifierKey, parse_note, verify_note
 
 JOURNAL, SEAL = "signer/journal", "signer/seal"
-CERTIFICATE, CRL, CHECKPOINT = "certificate", "crl", "checkpoint"
+CERTIFICATE, CRL, CHECKPOINT, COSIGNATURE = "certificate", "crl", "checkpoint", "cosignature"
 
 _ENTRY = struct.Struct(">IQQ32s64s16s52sQ")
 _CRC = struct.Struct(">I")
@@ -38,9 +38,10 @@ class Entry:
     Attributes:
         counter: Its place, from 1.
         key: Label of the key.
-        purpose: `certificate`, `crl` or `checkpoint`.
+        purpose: `certificate`, `crl`, `checkpoint` or `cosignature`.
         sha256: Digest of the message.
-        reference: A certificate's serial, a list's number, a head's size.
+        reference: A certificate's serial, a list's number, a head's size; a cosigned head's size,
+            `@` and the time of the cosignature in Unix seconds.
         time: By the signer's clock; None in entries from before it was kept.
     """
 

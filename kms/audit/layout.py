@@ -20,6 +20,7 @@ MAX_JOURNAL = 1 << 30
 _SINGLE = frozenset(
     {
         "log.vkey",
+        "log-cosigner.vkey",
         "openings.json",
         "summary.json",
         "log/checkpoint",
@@ -42,6 +43,7 @@ class Record:
     Attributes:
         checkpoint: `log/checkpoint`.
         vkey: Text of the log's verifier key, as given by the auditor or by `log.vkey`.
+        cosigner: `log-cosigner.vkey`.
         events: Index to exact leaf, from `events/<index>.json`.
         tiles: Path below `log/` to content, hash tiles and entry bundles.
         certificates: Path to PEM, every `.pem` but CRLs.
@@ -56,6 +58,7 @@ class Record:
 
     checkpoint: bytes | None = None
     vkey: str | None = None
+    cosigner: str | None = None
     events: dict[int, bytes] = field(default_factory=dict)
     tiles: dict[str, bytes] = field(default_factory=dict)
     certificates: dict[str, bytes] = field(default_factory=dict)
@@ -161,11 +164,10 @@ def _limit(name: str) -> int:
 
 
 def _record(files: dict[str, bytes], oddities: dict[str, str], vkey: str | None) -> Record:
-    if vkey is None and "log.vkey" in files:
-        vkey = files["log.vkey"].decode("utf-8", "replace")
     record = Record(
         checkpoint=files.get("log/checkpoint"),
-        vkey=vkey.strip() if vkey is not None else None,
+        vkey=_text(files, "log.vkey") if vkey is None else vkey.strip(),
+        cosigner=_text(files, "log-cosigner.vkey"),
         openings=files.get("openings.json"),
         summary=files.get("summary.json"),
         journal=files.get("signer/journal"),
@@ -184,6 +186,10 @@ def _record(files: dict[str, bytes], oddities: dict[str, str], vkey: str | None)
         elif name.endswith(".pem"):
             record.certificates[name] = content
     return record
+
+
+def _text(files: dict[str, bytes], name: str) -> str | None:
+    return files[name].decode("utf-8", "replace").strip() if name in files else None
 
 
 def _add_event(record: Record, name: str, content: bytes) -> None:

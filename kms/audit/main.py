@@ -55,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
         _add_common(command)
         command.add_argument("--root", type=Path, metavar="FILE", help="root certificate you trust")
         command.add_argument(
+            "--cosigner",
+            type=Path,
+            metavar="FILE",
+            help="key of the log's cosigner that you trust; default DIR/log-cosigner.vkey",
+        )
+        command.add_argument(
             "--policy",
             type=Path,
             action="append",
@@ -118,9 +124,10 @@ def _assess(arguments: argparse.Namespace) -> Assessment:
         if certificate is None:
             raise LayoutError(f"{arguments.root} is not one certificate in PEM")
         root = certificate.public_bytes(Encoding.DER)
-    older, seal = arguments.older, arguments.seal
+    older, seal, cosigner = arguments.older, arguments.seal, arguments.cosigner
     given = Given(
         root=root,
+        cosigner=layout.read_text(cosigner).strip() if cosigner else None,
         earlier=tuple(layout.read(directory) for directory in arguments.earlier),
         older=(str(older), layout.read_text(older).encode()) if older else None,
         older_seal=(str(seal), layout.read_text(seal).encode()) if seal else None,

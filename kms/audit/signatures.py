@@ -19,8 +19,9 @@ from kms.audit.epochs import Epoch
 from kms.audit.findings import Check, event
 from kms.audit.forms import X509_ERRORS
 from kms.audit.history import CertificateKey, History
-from kms.audit.journal import CERTIFICATE, CHECKPOINT, CRL, Entry, Journal
+from kms.audit.journal import CERTIFICATE, CHECKPOINT, COSIGNATURE, CRL, Entry, Journal
 from kms.tlog.checkpoint import Checkpoint
+from kms.tlog.notes import ml_dsa_cosigned
 from kms.wire import EventType
 
 _YOUNG = timedelta(minutes=5)
@@ -81,6 +82,7 @@ class _Reconciliation:
             CERTIFICATE: self._certificate,
             CRL: self._list,
             CHECKPOINT: self._head,
+            COSIGNATURE: self._cosignature,
         }
 
     def entry(self, entry: Entry) -> None:
@@ -154,9 +156,27 @@ class _Reconciliation:
     def _head(self, entry: Entry) -> None:
         """A head that was signed is that of the log as it stood then, byte for byte."""
         size = _decimal(entry.reference)
-        if size is not None and any(_is_head(epoch, size, entry) for epoch in self._epochs):
+        self._match_head(entry, size, f"a head of {entry.reference} leaves", Checkpoint.body)
+
+    def _cosignature(self, entry: Entry) -> None:
+        """As `_head`; the log's own cosigner goes by the log's name."""
+        size, time = map(_decimal, entry.reference.partition("@")[::2])
+
+        def cosigned(head: Checkpoint) -> bytes:
+            return ml_dsa_cosigned(head, time or 0, head.origin)
+
+        self._match_head(entry, size, f"a cosignature of {entry.reference} leaves", cosigned)
+
+    def _match_head(
+        self,
+        entry: Entry,
+        size: int | None,
+        what: str,
+        message_of: Callable[[Checkpoint], bytes],
+    ) -> None:
+        known = (_head_of(epoch, size) for epoch in self._epochs) if size is not None else ()
+        if any(head and _sha256(message_of(head)) == entry.sha256 for head in known):
             return
-        what = f"a head of {entry.reference} leaves"
         if size is not None and self._was_lost(size):
             self._lost += 1
         elif size is not None and size > self._epochs[-1].tree.size:
@@ -262,11 +282,15 @@ def _orphan_lists(epochs: Sequence[Epoch]) -> set[tuple[str, int]]:
     }
 
 
-def _is_head(epoch: Epoch, size: int, entry: Entry) -> bool:
+def _head_of(epoch: Epoch, size: int) -> Checkpoint | None:
+    """The head of the epoch when it had so many leaves."""
     if epoch.key is None or size > epoch.tree.size:
-        return False
-    body = Checkpoint(epoch.key.name, size, epoch.tree.root_at(size)).body()
-    return hashlib.sha256(body).digest() == entry.sha256
+        return None
+    return Checkpoint(epoch.key.name, size, epoch.tree.root_at(size))
+
+
+def _sha256(message: bytes) -> bytes:
+    return hashlib.sha256(message).digest()
 
 
 def _decimal(text: str) -> int | None:

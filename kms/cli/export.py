@@ -2,6 +2,8 @@
 
     log/checkpoint  log/tile/…  log/tile/entries/…  log.vkey  events/<index>.json  openings.json
 
+and `log-cosigner.vkey` where the log has a cosigner.
+
 Everything is taken for the size of one checkpoint, so a log that grows meanwhile does no harm.
 Bytes are written as they come; `kms-audit verify` judges them.
 """
@@ -50,7 +52,8 @@ def export_log(api: ApiClient, public: ApiClient, directory: Path, bar: Progress
         TlogError: Checkpoint or bundles do not parse.
         OSError: A file cannot be written.
     """
-    vkey = field_of(api.get("/v1/log"), "vkey")
+    shown = api.get("/v1/log")
+    vkey, cosigner = field_of(shown, "vkey"), shown.get("cosigner_vkey")
     note = public.download("/log/checkpoint")
     head = parse_checkpoint(parse_note(note).text)
     tiles = list(hash_tiles(head.size))
@@ -73,6 +76,8 @@ def export_log(api: ApiClient, public: ApiClient, directory: Path, bar: Progress
     text = json.dumps(openings, indent=1, ensure_ascii=False) + "\n"
     write(directory / "openings.json", text.encode(), PRIVATE)
     write(directory / "log.vkey", f"{vkey}\n".encode())
+    if isinstance(cosigner, str):
+        write(directory / "log-cosigner.vkey", f"{cosigner}\n".encode())
     # Last, so that a directory with a checkpoint is a whole one, even after a loss of power.
     os.sync()
     write(directory / "log" / "checkpoint", note)

@@ -89,7 +89,9 @@ def _version(item: object, slot: str, key_id: str, expected: Expectations) -> Sl
         raise UntrustedAnswerError("a version of the slot has no number")
     spki, where = answers.binary(item, "public_key"), f"version {number}"
     leaf, receipt = answers.binary(item, "leaf"), answers.mapping(item, "receipt")
-    index = verification.logged_at(receipt, leaf, expected.log_vkey, expected.origin)
+    index = verification.logged_at(
+        receipt, leaf, expected.log_vkey, expected.origin, expected.cosigner_vkey
+    )
     data = answers.binary(item, "certificate")
     certificate = _certificate(item, data, spki, where, expected)
     _check_names(certificate, f"/kem-slots/{slot}/{number}", where, expected.domain)

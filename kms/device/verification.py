@@ -23,7 +23,7 @@ from kms.device import answers
 from kms.device.errors import MalformedAnswerError, UntrustedAnswerError
 from kms.spki import certificate_spki
 from kms.tlog.errors import TlogError
-from kms.tlog.notes import VerifierKey
+from kms.tlog.notes import VerifierKey, parse_note, verify_note
 from kms.tlog.receipt import parse_receipt, verify_receipt
 
 X509_ERRORS = (
@@ -87,6 +87,7 @@ def verify(
     log_vkey: str,
     root: bytes,
     domain: str | None = None,
+    cosigner_vkey: str | None = None,
 ) -> Certified:
     """Check the answer to the proofs against the transcript that was proven.
 
@@ -96,6 +97,7 @@ def verify(
         log_vkey: Verifier key of the log.
         root: Trusted root certificate, DER.
         domain: Identity domain of the tenant; None accepts any, if it is one for all certificates.
+        cosigner_vkey: Verifier key of the log's cosigner, whose signature is then demanded.
 
     Raises:
         MalformedAnswerError: The answer is not of the documented shape.
@@ -107,7 +109,7 @@ def verify(
     chain = _chain(answer, transcript.authority, root)
     leaf = answers.binary(answer, "leaf")
     receipt = answers.mapping(answer, "receipt")
-    index = logged_at(receipt, leaf, log_vkey, transcript.origin)
+    index = logged_at(receipt, leaf, log_vkey, transcript.origin, cosigner_vkey)
     event, time = _event(leaf, transcript)
     certificates = _certificates(answer, transcript, load_certificate(chain[0], "chain"), time)
     _check_domain(certificates, domain)
@@ -264,8 +266,14 @@ def _check_document(certificate: x509.Certificate, document: object, slot: str) 
         raise UntrustedAnswerError(f"slot {slot!r}: the answer misdescribes the certificate")
 
 
-def logged_at(receipt: Mapping[str, Any], leaf: bytes, log_vkey: str, origin: str) -> int:
-    """The leaf's index in the signed log.
+def logged_at(
+    receipt: Mapping[str, Any],
+    leaf: bytes,
+    log_vkey: str,
+    origin: str,
+    cosigner_vkey: str | None = None,
+) -> int:
+    """The leaf's index in the signed log; cosigned, where the cosigner's key is known.
 
     Raises:
         UntrustedAnswerError: The receipt does not prove that the log holds it.
@@ -275,12 +283,15 @@ def logged_at(receipt: Mapping[str, Any], leaf: bytes, log_vkey: str, origin: st
     try:
         text = answers.text(receipt, "text").encode()
         verify_receipt(text, leaf, [VerifierKey.parse(log_vkey)], origin)
-        index = parse_receipt(text).index
+        parsed = parse_receipt(text)
+        if cosigner_vkey is not None:
+            note = parse_note(parsed.checkpoint_note)
+            verify_note(note, [VerifierKey.parse(cosigner_vkey)])
     except TlogError as error:
         raise UntrustedAnswerError(f"the receipt does not verify: {error}") from error
-    if answers.member(receipt, "index") != index:
+    if answers.member(receipt, "index") != parsed.index:
         raise UntrustedAnswerError("the receipt is for another index than the answer says")
-    return index
+    return parsed.index
 
 
 def _event(leaf: bytes, transcript: wire.Transcript) -> tuple[Mapping[str, Any], datetime]:
