@@ -77,6 +77,12 @@ class NewDataKey(_ServiceCall, frozen=True, tag="data-key"):
     plain: bool
 
 
+class RandomBytes(_ServiceCall, frozen=True, tag="random"):
+    """Answers random bytes of the service's own token; `key` is empty."""
+
+    size: int
+
+
 class WrapKey(_ServiceCall, frozen=True, tag="wrap"):
     """Answers 1 to `wrapping.MAX_FRAMED` bytes wrapped.
 
@@ -129,6 +135,7 @@ ServiceCall = (
     | Decrypt
     | Rewrap
     | NewDataKey
+    | RandomBytes
     | WrapKey
     | UnwrapKey
     | Decapsulate
@@ -145,10 +152,14 @@ NEEDED: dict[type[ServiceCall], Operation] = {
     Decrypt: Operation.DECRYPT,
     Rewrap: Operation.DECRYPT,
     NewDataKey: Operation.DATA_KEY,
+    RandomBytes: Operation.DATA_KEY,
     WrapKey: Operation.WRAP,
     UnwrapKey: Operation.UNWRAP,
     Decapsulate: Operation.DECAPSULATE,
     OpenHpke: Operation.DECAPSULATE,
     UnwrapContentKey: Operation.DECAPSULATE,
 }
-"""What the key's record must permit; `Rewrap` needs ENCRYPT of its second key, too."""
+"""What the key's record must permit; `Rewrap` needs ENCRYPT of its second key, too.
+
+`RandomBytes` takes no key, and is only counted there.
+"""

@@ -37,6 +37,7 @@ from hsm_drivers.operations import (
     MakeMac,
     NewDataKey,
     OpenHpke,
+    RandomBytes,
     Rewrap,
     ServiceCall,
     SignDigest,
@@ -59,6 +60,7 @@ _Bytes = Generator[tuple[Job, ...], tuple[bytes, ...], bytes]
 
 _TAG_SIZE = 16
 _DATA_KEY_SIZES = range(16, 65)
+_MOST_RANDOM = 4096
 
 
 class Steps:
@@ -83,6 +85,8 @@ class Steps:
             KeyNotFoundError: No such service key.
             StatementRefusedError: It does not do this.
         """
+        if isinstance(call, RandomBytes):
+            return self.random(call)
         record = self._record(call.key, NEEDED[type(call)])
         return _STEPS[type(call)](self, record, call)
 
@@ -135,6 +139,12 @@ class Steps:
         plain = yield from _random(record, call.size)
         sealed = yield from self._seal(record, plain, call.associated)
         return (sealed, plain) if call.plain else (sealed,)
+
+    def random(self, call: RandomBytes) -> _Answer:
+        """Of the service's own token, which is always there."""
+        if not 0 < call.size <= _MOST_RANDOM:
+            raise UnsupportedError(f"1 to {_MOST_RANDOM} random bytes at once, not {call.size}")
+        return (yield (Job(("",), RandomCall(KeyLabel(""), call.size)),))
 
     def wrap(self, record: KeyRecord, call: WrapKey) -> _Answer:
         """RFC 5649, of a block that says how long the bytes are."""
