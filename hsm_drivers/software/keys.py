@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.keywrap import (
 )
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from hsm_drivers.curves import CURVES
 from hsm_drivers.errors import BadCiphertextError, UnsupportedError
 from policies.algorithms import Algorithm, Scheme
 
@@ -115,10 +116,12 @@ def _dhkem_x(_row: Algorithm) -> SoftwareKey:
 
 
 def _dhkem_ec(row: Algorithm) -> SoftwareKey:
-    curve = _CURVES[row.curve]()
+    curve, point = _CURVES[row.curve](), CURVES[row.curve or ""]
     key = ec.generate_private_key(curve)
 
     def agree(sent: bytes) -> bytes:
+        if not point.holds(sent):
+            raise ValueError("no point of the curve")
         return key.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(curve, sent))
 
     return SoftwareKey(_spki(key.public_key()), decapsulate=_guarded(agree))
@@ -151,13 +154,23 @@ def _hmac(row: Algorithm) -> SoftwareKey:
 def _aes_gcm(row: Algorithm) -> SoftwareKey:
     cipher = AESGCM(os.urandom(row.classical_bits // 8))
 
+    def encrypt(nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:
+        _check_nonce(nonce)
+        return cipher.encrypt(nonce, plaintext, associated)
+
     def decrypt(nonce: bytes, ciphertext: bytes, associated: bytes) -> bytes:
+        _check_nonce(nonce)
         try:
             return cipher.decrypt(nonce, ciphertext, associated)
         except InvalidTag:
             raise BadCiphertextError("the ciphertext is damaged, or of another key") from None
 
-    return SoftwareKey(encrypt=cipher.encrypt, decrypt=decrypt)
+    return SoftwareKey(encrypt=encrypt, decrypt=decrypt)
+
+
+def _check_nonce(nonce: bytes) -> None:
+    if len(nonce) != 12:
+        raise UnsupportedError(f"a nonce has 12 bytes, not {len(nonce)}")
 
 
 def _guarded(decapsulate: Operation) -> Operation:
