@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hsm_drivers.calls import SignCall, TokenCall
 from hsm_drivers.errors import HsmError
@@ -20,9 +21,11 @@ from kms.processes.opening import pool_of
 from kms.processes.pin import Pin
 from kms.processes.token_processes import TokenProcesses
 from kms.settings import Settings
+from tests.support.faulty_token import FaultyModule
 from tests.support.softhsm import SoftHsm, make_token
 
 LOOK_S = 0.01
+ROOT = Path(__file__).parents[2]
 
 
 def clone(token: SoftHsm, directory: Path) -> SoftHsm:
@@ -33,21 +36,30 @@ def clone(token: SoftHsm, directory: Path) -> SoftHsm:
     return SoftHsm(token.module, token.label, token.pin, conf, directory)
 
 
-def settings_of(home: Path, tokens: Mapping[str, SoftHsm], **own: object) -> Settings:
+def settings_of(
+    home: Path,
+    tokens: Mapping[str, SoftHsm],
+    shim: FaultyModule | None = None,
+    wedge_seconds: int = 10,
+    **own: object,
+) -> Settings:
     """Of a home with these tokens; the one called "" is the service's own."""
 
     def table(token: SoftHsm) -> dict[str, object]:
-        return {
-            "label": token.label,
-            "module": token.module,
-            "environment": {"SOFTHSM2_CONF": str(token.conf)},
-            **own,
-        }
+        failing = shim.environment if shim is not None and token.module == str(shim.path) else {}
+        environment = {"SOFTHSM2_CONF": str(token.conf), **failing}
+        return {"label": token.label, "module": token.module, "environment": environment, **own}
 
     tables = {name: table(token) for name, token in tokens.items()}
     given = {"token": tables.pop(""), "tokens": tables}
     return parse(
-        home / "kms.toml", {"name": "log.example", "public_url": "http://x.example", **given}
+        home / "kms.toml",
+        {
+            "name": "log.example",
+            "public_url": "http://x.example",
+            "signer": {"wedge_seconds": wedge_seconds},
+            **given,
+        },
     )
 
 
@@ -93,7 +105,10 @@ class Estate:
 
 @contextlib.contextmanager
 def running(
-    home: Path, tokens: Mapping[str, SoftHsm], pins: Mapping[str, str] | None = None, **own: object
+    home: Path,
+    tokens: Mapping[str, SoftHsm],
+    pins: Mapping[str, str] | None = None,
+    **own: Any,
 ) -> Iterator[Estate]:
     """The tokens' processes, until the block ends."""
     settings = settings_of(home, tokens, **own)
