@@ -202,10 +202,12 @@ class Admission(Section):
         4, 1, 1000, "Batch calls served at a time. Each may hold limits.max_body_bytes of memory."
     )
     batches_waiting: int = count(12, 0, 10_000, "Such calls that may wait, their bodies read.")
+    key_uses: int = count(32, 1, 1000, "Uses of keys served at a time, batches included.")
+    key_uses_waiting: int = count(96, 0, 10_000, "Such calls that may wait.")
     readings: int = count(32, 1, 1000, "Reading calls of the API served at a time.")
     readings_waiting: int = count(96, 0, 10_000, "Such calls that may wait.")
     wait_seconds: int = count(
-        2, 1, 600, "How long a call for one device, or a reading one, may wait for its turn."
+        2, 1, 600, "How long a call for one device or key, or a reading one, may wait for its turn."
     )
     long_wait_seconds: int = count(10, 1, 600, "How long all others may.")
 

@@ -20,14 +20,15 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _shown(example: dict[str, Any]) -> ConfigDict:
+def shown(example: dict[str, Any]) -> ConfigDict:
+    """With an example."""
     return ConfigDict(json_schema_extra={"examples": [example]})
 
 
 class ProblemDocument(Document):
     """Why a request was refused (RFC 9457); `docs/problems.md` lists every type."""
 
-    model_config = _shown(examples.PROBLEM)
+    model_config = shown(examples.PROBLEM)
 
     type: str = Field(pattern=r"^urn:sovereign-kms:problem:[a-z-]+$")
     title: str
@@ -40,7 +41,7 @@ class ProblemDocument(Document):
 class Receipt(Document):
     """Proof that an event is in the log; `text` is a C2SP tlog-proof."""
 
-    model_config = _shown(examples.RECEIPT)
+    model_config = shown(examples.RECEIPT)
 
     status: Literal["final", "pending"]
     log: int
@@ -67,7 +68,7 @@ class PolicyReference(Document):
 class EnrolmentAnswer(Document):
     """A reserved enrolment: what the device has to prove."""
 
-    model_config = _shown(examples.ENROLMENT)
+    model_config = shown(examples.ENROLMENT)
 
     enrolment: str
     expires: Time
@@ -90,7 +91,7 @@ class SlotCertificate(Document):
 class CertifiedAnswer(Document):
     """A certified device, with all it needs to check that offline."""
 
-    model_config = _shown(examples.CERTIFIED)
+    model_config = shown(examples.CERTIFIED)
 
     enrolment: str
     user: str
@@ -126,7 +127,7 @@ class CertifiedItem(Document):
 class EnrolmentBatchAnswer(Document):
     """One result per item, in order."""
 
-    model_config = _shown(
+    model_config = shown(
         {
             "results": [
                 {"status": 201, "body": examples.ENROLMENT},
@@ -141,7 +142,7 @@ class EnrolmentBatchAnswer(Document):
 class CertifiedBatchAnswer(Document):
     """One result per item, in order."""
 
-    model_config = _shown(
+    model_config = shown(
         {
             "results": [
                 {"status": 201, "body": examples.CERTIFIED},
@@ -164,7 +165,7 @@ class TenantDocument(Document):
 class TenantsAnswer(Document):
     """All tenants."""
 
-    model_config = _shown(
+    model_config = shown(
         {
             "tenants": [
                 {
@@ -182,7 +183,7 @@ class TenantsAnswer(Document):
 class TenantAnswer(Document):
     """A tenant just registered."""
 
-    model_config = _shown(
+    model_config = shown(
         {
             "tenant": "interior",
             "identity_domain": "id.interior.example",
@@ -209,7 +210,7 @@ class PrincipalDocument(Document):
 class PrincipalsAnswer(Document):
     """Principals in reach."""
 
-    model_config = _shown({"principals": [{**examples.PRINCIPAL, "standing": "active"}]})
+    model_config = shown({"principals": [{**examples.PRINCIPAL, "standing": "active"}]})
 
     principals: list[PrincipalDocument]
 
@@ -217,7 +218,7 @@ class PrincipalsAnswer(Document):
 class PrincipalAnswer(Document):
     """A principal just registered."""
 
-    model_config = _shown({**examples.PRINCIPAL, "receipt": examples.RECEIPT})
+    model_config = shown({**examples.PRINCIPAL, "receipt": examples.RECEIPT})
 
     tenant: str
     name: str
@@ -230,7 +231,7 @@ class PrincipalAnswer(Document):
 class DisabledAnswer(Document):
     """A principal just disabled."""
 
-    model_config = _shown(
+    model_config = shown(
         {
             "tenant": "interior",
             "name": "matrix-1",
@@ -248,7 +249,7 @@ class DisabledAnswer(Document):
 class IssuedAnswer(Document):
     """An infrastructure certificate just issued."""
 
-    model_config = _shown(
+    model_config = shown(
         {
             "tenant": "interior",
             "name": "matrix-1",
@@ -279,7 +280,7 @@ class IssuedAnswer(Document):
 class CertificateDocument(Document):
     """A certificate; `index` is that of the event that issued it."""
 
-    model_config = _shown(examples.CERTIFICATE)
+    model_config = shown(examples.CERTIFICATE)
 
     tenant: str
     authority: str
@@ -303,7 +304,7 @@ class CertificateDocument(Document):
 class CertificatesAnswer(Document):
     """A page of certificates, by serial."""
 
-    model_config = _shown({"certificates": [examples.CERTIFICATE], "next": None})
+    model_config = shown({"certificates": [examples.CERTIFICATE], "next": None})
 
     certificates: list[CertificateDocument]
     next: str | None = Field(description="Give it as `after` for the next page.")
@@ -321,7 +322,7 @@ class RevokedCertificate(Document):
 class RevocationAnswer(Document):
     """What a revocation ended; `receipt` is the first of `receipts`."""
 
-    model_config = _shown(
+    model_config = shown(
         {
             "user": "alice@interior.example",
             "reason": "affiliation-changed",
@@ -350,7 +351,7 @@ class RevocationAnswer(Document):
 class DeviceDocument(Document):
     """A device."""
 
-    model_config = _shown(examples.DEVICE)
+    model_config = shown(examples.DEVICE)
 
     user: str
     device: str
@@ -361,7 +362,7 @@ class DeviceDocument(Document):
 class DevicesAnswer(Document):
     """A page of a user's devices, by device id."""
 
-    model_config = _shown({"devices": [examples.DEVICE], "next": None})
+    model_config = shown({"devices": [examples.DEVICE], "next": None})
 
     devices: list[DeviceDocument]
     next: str | None = Field(description="Give it as `after` for the next page.")
@@ -370,7 +371,7 @@ class DevicesAnswer(Document):
 class EventDocument(Document):
     """An event; `leaf` holds its exact bytes."""
 
-    model_config = _shown(examples.EVENT)
+    model_config = shown(examples.EVENT)
 
     index: int
     event: str
@@ -383,7 +384,7 @@ class EventDocument(Document):
 class EventsAnswer(Document):
     """A page of events, by index."""
 
-    model_config = _shown({"events": [examples.EVENT], "next": 41})
+    model_config = shown({"events": [examples.EVENT], "next": 41})
 
     events: list[EventDocument]
     next: int | None = Field(description="Give it as `after` for the next page.")
@@ -395,7 +396,7 @@ class LogAnswer(Document):
     `cosigner_vkey` is null where the log has no cosigner.
     """
 
-    model_config = _shown(
+    model_config = shown(
         {
             "origin": "log.interior.example/1",
             "vkey": "log.interior.example/1+c990e7b5+AUXf...",
@@ -435,7 +436,7 @@ class AuthorityDocument(Document):
 class AuthoritiesAnswer(Document):
     """All authorities, the root first."""
 
-    model_config = _shown({"authorities": [examples.AUTHORITY]})
+    model_config = shown({"authorities": [examples.AUTHORITY]})
 
     authorities: list[AuthorityDocument]
 
@@ -443,7 +444,7 @@ class AuthoritiesAnswer(Document):
 class CrlAnswer(Document):
     """A CRL just published."""
 
-    model_config = _shown({"authority": "people", **examples.CRL})
+    model_config = shown({"authority": "people", **examples.CRL})
 
     authority: str
     number: int

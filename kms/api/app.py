@@ -13,6 +13,8 @@ from kms.api import (
     certificates,
     enrolments,
     events,
+    key_uses,
+    keys,
     log,
     people,
     principals,
@@ -33,7 +35,7 @@ from kms.services.ports import LedgerUnavailableError
 from kms.services.turns import Admission
 
 LISTENER = "api"
-FAMILIES = (enrolments, certificates, people, principals, events, log, authorities)
+FAMILIES = (enrolments, certificates, people, principals, events, log, authorities, keys, key_uses)
 
 
 @dataclass(frozen=True, slots=True)

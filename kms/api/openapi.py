@@ -14,22 +14,23 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from kms.api import answer_schemas, schemas
+from kms.api import answer_schemas, key_answers, key_schemas, key_use_schemas, schemas
 from kms.api.answer_schemas import ProblemDocument
 from kms.api.handling import IDEMPOTENCY_HEADER
 from kms.api.problems import MEDIA_TYPE, PROBLEMS, TYPE_PREFIX
 from kms.services.errors import KmsError, Retry
 
 _REF = "#/components/schemas/{model}"
+_NO_KEY = "x-no-idempotency-key"
 _ALWAYS = (400, 401, 403, 408, 413, 422, 429, 431, 500, 503)
 """Statuses with which any call may be refused."""
 
 _MODELS = [
     model
-    for module in (schemas, answer_schemas)
+    for module in (schemas, answer_schemas, key_schemas, key_answers)
     for model in vars(module).values()
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
-]
+] + key_use_schemas.MODELS
 
 _DESCRIPTION = """Certifies users' and devices' public keys on a public, verifiable record.
 
@@ -43,6 +44,18 @@ def takes(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     schema = {"$ref": _REF.format(model=model.__name__)}
     body = {"required": required, "content": {"application/json": {"schema": schema}}}
     return {"requestBody": body}
+
+
+def takes_either(one: type[BaseModel], other: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` of a route whose body is one of two models."""
+    names = [_REF.format(model=model.__name__) for model in (one, other)]
+    schema = {"oneOf": [{"$ref": name} for name in names]}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def without_key(extra: dict[str, Any]) -> dict[str, Any]:
+    """Of a call that changes nothing, though it is a POST: it takes no Idempotency-Key."""
+    return {**extra, _NO_KEY: True}
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -115,6 +128,8 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     for operation in (*_operations(document, "get"), *_operations(document, "post")):
         operation["summary"] = operation["description"].splitlines()[0].rstrip(".")
     for operation in _operations(document, "post"):
+        if operation.pop(_NO_KEY, False):
+            continue
         reference = {"$ref": "#/components/parameters/IdempotencyKey"}
         operation.setdefault("parameters", []).append(reference)
     _name_headers(document)

@@ -27,7 +27,8 @@ MAX_BATCH = 1000
 PAGE = 100
 
 
-def _model(example: dict[str, Any] | None = None) -> ConfigDict:
+def described(example: dict[str, Any] | None = None) -> ConfigDict:
+    """Of every body: nothing unknown, nothing that changes, and what it looks like."""
     extra: JsonDict | None = {"examples": [example]} if example else None
     return ConfigDict(extra="forbid", frozen=True, json_schema_extra=extra)
 
@@ -51,7 +52,7 @@ _PROOFS: dict[str, Any] = {"proofs": {"identity": "MEUCIQDx..."}}
 class SlotBody(BaseModel):
     """One public key of the bundle."""
 
-    model_config = _model(_SLOT)
+    model_config = described(_SLOT)
 
     name: SlotText = Field(description="A slot of the bundle profile.")
     algorithm: NameText = Field(description="Registry name, `ECDSA-P256` for example.")
@@ -61,7 +62,7 @@ class SlotBody(BaseModel):
 class EnrolmentBody(BaseModel):
     """Order for one device."""
 
-    model_config = _model(_ORDER)
+    model_config = described(_ORDER)
 
     user: UserText
     device: DeviceText
@@ -73,7 +74,7 @@ class EnrolmentBody(BaseModel):
 class ProofsBody(BaseModel):
     """A proof for every slot of an enrolment."""
 
-    model_config = _model(_PROOFS)
+    model_config = described(_PROOFS)
 
     proofs: dict[SlotText, ProofBytes] = Field(
         min_length=1,
@@ -85,7 +86,7 @@ class ProofsBody(BaseModel):
 class BatchProofsItem(ProofsBody):
     """The proofs of one enrolment of a batch."""
 
-    model_config = _model({"enrolment": _ENROLMENT, **_PROOFS})
+    model_config = described({"enrolment": _ENROLMENT, **_PROOFS})
 
     enrolment: EnrolmentText
 
@@ -93,7 +94,7 @@ class BatchProofsItem(ProofsBody):
 class EnrolmentBatch(BaseModel):
     """Orders for many devices; each is judged by itself."""
 
-    model_config = _model({"items": [_ORDER]})
+    model_config = described({"items": [_ORDER]})
 
     items: list[EnrolmentBody] = Field(min_length=1, max_length=MAX_BATCH)
 
@@ -101,7 +102,7 @@ class EnrolmentBatch(BaseModel):
 class ProofsBatch(BaseModel):
     """The proofs of many enrolments; each is judged by itself."""
 
-    model_config = _model({"items": [{"enrolment": _ENROLMENT, **_PROOFS}]})
+    model_config = described({"items": [{"enrolment": _ENROLMENT, **_PROOFS}]})
 
     items: list[BatchProofsItem] = Field(min_length=1, max_length=MAX_BATCH)
 
@@ -109,7 +110,7 @@ class ProofsBatch(BaseModel):
 class TenantBody(BaseModel):
     """A tenant to register."""
 
-    model_config = _model({"tenant": "interior", "identity_domain": "id.interior.example"})
+    model_config = described({"tenant": "interior", "identity_domain": "id.interior.example"})
 
     tenant: TenantText
     identity_domain: DomainText = Field(description="Stands in the SAN URIs of its people.")
@@ -118,7 +119,7 @@ class TenantBody(BaseModel):
 class PrincipalBody(BaseModel):
     """A principal to register."""
 
-    model_config = _model(
+    model_config = described(
         {
             "tenant": "interior",
             "name": "matrix-1",
@@ -136,7 +137,7 @@ class PrincipalBody(BaseModel):
 class TenantOnlyBody(BaseModel):
     """Whose thing it is, where not the caller's own."""
 
-    model_config = _model({"tenant": "interior"})
+    model_config = described({"tenant": "interior"})
 
     tenant: TenantText | None = None
 
@@ -144,13 +145,13 @@ class TenantOnlyBody(BaseModel):
 class NothingBody(BaseModel):
     """No members."""
 
-    model_config = _model()
+    model_config = described()
 
 
 class CertificateBody(BaseModel):
     """Order for an infrastructure certificate."""
 
-    model_config = _model(
+    model_config = described(
         {
             "tenant": "interior",
             "name": "matrix-1",
@@ -168,7 +169,7 @@ class CertificateBody(BaseModel):
 class RevocationBody(BaseModel):
     """Why something is revoked."""
 
-    model_config = _model({"reason": "key-compromise"})
+    model_config = described({"reason": "key-compromise"})
 
     reason: Reason = Reason.UNSPECIFIED
     tenant: TenantText | None = None
@@ -177,7 +178,7 @@ class RevocationBody(BaseModel):
 class TenantQuery(BaseModel):
     """Whose things are asked for."""
 
-    model_config = _model()
+    model_config = described()
 
     tenant: TenantText | None = None
 

@@ -7,6 +7,7 @@ Who is refused at once is told so after a moment: a connection that calls again 
 the service little that way, and its honest neighbours nothing.
 """
 
+import re
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from kms.api import exchange as exchanges
 from kms.api.identity import PeerIdentity
 from kms.domain.authorisation import Caller
+from kms.services.key_verbs import VERBS
 from kms.services.turns import Admission, CallClass
 
 _KNOWN = {
@@ -21,7 +23,8 @@ _KNOWN = {
     "/v1/enrolments:batch": CallClass.BATCH,
     "/v1/enrolments:batch-proofs": CallClass.BATCH,
 }
-_ENDS_TRUST = ("/revoke", "/disable", "/crl")
+_ENDS_TRUST = ("/revoke", "/disable", "/crl", "/suspend", "/deactivate", "/compromise")
+_USES = re.compile(rf"/v1/keys/[^/]*/(?:{'|'.join(VERBS)})|/v1/keys:random")
 
 
 def class_of(method: str, path: str) -> CallClass:
@@ -33,6 +36,8 @@ def class_of(method: str, path: str) -> CallClass:
         return known
     if path.endswith("/proofs"):
         return CallClass.ENROLMENT
+    if _USES.fullmatch(path):
+        return CallClass.KEY_USE
     return CallClass.REVOCATION if path.endswith(_ENDS_TRUST) else CallClass.ADMINISTRATION
 
 

@@ -40,7 +40,8 @@ SerialText = Annotated[str, _text("(?:[0-9a-f]{2}){1,20}")]
 DomainText = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 
-def _decoded(value: object) -> object:
+def decoded(value: object) -> object:
+    """Bytes from base64, for models."""
     if not isinstance(value, str):
         return value  # the field's own type says what is wrong
     try:
@@ -63,14 +64,14 @@ def _described(size: int) -> WithJsonSchema:
 
 PublicKeyBytes = Annotated[
     bytes,
-    BeforeValidator(_decoded),
+    BeforeValidator(decoded),
     Field(min_length=1, max_length=8 << 10),
     _described(8 << 10),
 ]
 """SubjectPublicKeyInfo in base64; ML-KEM-1024 with P-384, the largest, has 1.7 KB."""
 ProofBytes = Annotated[
     bytes,
-    BeforeValidator(_decoded),
+    BeforeValidator(decoded),
     Field(min_length=1, max_length=16 << 10),
     _described(16 << 10),
 ]

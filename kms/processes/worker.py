@@ -168,6 +168,7 @@ def _rooms(settings: Settings) -> dict[CallClass, Room]:
         CallClass.ADMINISTRATION: (given.administration, given.administration_waiting, long),
         CallClass.ENROLMENT: (given.enrolments, given.enrolments_waiting, brief),
         CallClass.BATCH: (given.batches, given.batches_waiting, long),
+        CallClass.KEY_USE: (given.key_uses, given.key_uses_waiting, brief),
         CallClass.READING: (given.readings, given.readings_waiting, brief),
     }
     return {kind: Room(*numbers, body=ROOMS[kind].body) for kind, numbers in wanted.items()}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from kms.domain.authorisation import Caller
 from kms.domain.key_book import Happened, KeyBook
 from kms.domain.key_records import KeyReplica, KeyVersion
 from kms.domain.records import Certificate, Fingerprint, TenantId
@@ -108,6 +109,10 @@ class KeySteps:
         touched = {"touches": self.touches(book, numbers)}
         return await self._take(request, book, take, fail_safe=True, more=touched)
 
+    def managed(self, caller: Caller, tenant: TenantId, name: str) -> KeyBook:
+        """A key whose life the caller may change; as `KeyReach.managed`."""
+        return self._reach.managed(caller, tenant, name)
+
     def touches(self, book: KeyBook, numbers: Sequence[int]) -> dict[str, Any]:
         """What depends on these versions, as far as the ledger knows it.
 
@@ -168,6 +173,17 @@ class KeySteps:
         )
         await self._narrowing.tell_of(after, happened)
         return answer
+
+
+def numbers_of(book: KeyBook, version: int | None) -> list[int]:
+    """The version of that number, or all.
+
+    Raises:
+        KeyVersionUnknownError: There is none of that number.
+    """
+    if version is not None:
+        return [version_of(book, version).version]
+    return [item.version for item in book.versions]
 
 
 def _meant(book: KeyBook, step: Step, version: int | None) -> list[int]:

@@ -18,6 +18,8 @@ from hsm_drivers.errors import (
     StatementRefusedError,
     UnsupportedError,
 )
+from hsm_drivers.operations import RandomBytes
+from hsm_drivers.ports import KeyLabel
 from kms.domain.authorisation import Caller
 from kms.domain.key_book import KeyBook, life
 from kms.domain.key_records import KeyVersion, LogUses
@@ -46,7 +48,7 @@ from kms.services.key_reach import KeyReach, offered
 from kms.services.key_verbs import Asked, Item, Verb
 from kms.services.key_verifying import signature_is_right
 from kms.services.ports import EventDraft, Unit
-from kms.wire import EventType
+from kms.wire import EventType, b64
 from policies.decisions import Protection, Question, Use, decide
 from policies.key_life import Operation, Refusal
 
@@ -100,6 +102,20 @@ class KeyUse:
         answers = await self._answers(asked)
         await self._log(caller, book, verb, asked, answers)
         return [item if isinstance(item, KmsError) else item[0] for item in answers]
+
+    async def random(self, size: int) -> dict[str, Any]:
+        """Random bytes of the service's own token.
+
+        Raises:
+            SignerUnavailableError: The signer is away.
+        """
+        try:
+            (answer,) = await self._core.keys.use([RandomBytes(KeyLabel(""), size)])
+        except HsmError as error:
+            raise unavailable(error) from error
+        if isinstance(answer, HsmError):
+            raise unavailable(answer) from answer
+        return {"random": b64(answer[0])}
 
     def _book(self, caller: Caller, tenant: TenantId, name: str, verb: Verb) -> KeyBook:
         key = self._reach.key(caller, tenant, name)

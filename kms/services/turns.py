@@ -33,6 +33,7 @@ class CallClass(StrEnum):
     ADMINISTRATION = "administration"
     ENROLMENT = "enrolment"
     BATCH = "batch"
+    KEY_USE = "key-use"
     READING = "reading"
 
 
@@ -79,6 +80,7 @@ ROOMS: Mapping[CallClass, Room] = {
     CallClass.ADMINISTRATION: Room(4, 60, 10.0, 256 << 10),
     CallClass.ENROLMENT: Room(64, 192, 2.0, 256 << 10),
     CallClass.BATCH: Room(4, 12, 10.0, 64 << 20),
+    CallClass.KEY_USE: Room(32, 96, 2.0, 2 << 20),
     CallClass.READING: Room(32, 96, 2.0, 16 << 10),
 }
 """Defaults; `kms.settings` documents them."""
