@@ -46,7 +46,7 @@ def version_document(item: KeyVersion) -> dict[str, Any]:
         "protection": item.protection,
         "components": [
             {"algorithm": part["algorithm"], "protection": part["protection"]}
-            for part in item.components
+            for part in item.components or (_whole(item),)
         ],
         "public_key": b64(item.public_key) if item.public_key else None,
         "certificate": item.certificate,
@@ -60,6 +60,11 @@ def version_document(item: KeyVersion) -> dict[str, Any]:
         "destroys": moment(item.destroys),
         "destroyed": moment(item.destroyed),
     }
+
+
+def _whole(item: KeyVersion) -> dict[str, Any]:
+    """A key in one part."""
+    return {"algorithm": item.algorithm, "protection": item.protection}
 
 
 def replica_document(item: KeyReplica) -> dict[str, Any]:

@@ -133,11 +133,12 @@ async def world(
     wrap_signer: Callable[[Signer], Signer] = lambda signer: signer,
     *,
     policy: Policy | None = None,
+    driver: SoftwareDriver | None = None,
     plan: bytes | None = None,
 ) -> AsyncIterator[World]:
     """A service whose ceremony has been held, with one tenant and one messaging server."""
     ledger = ledger or MemoryLedger()
-    driver = SoftwareDriver()
+    driver = driver or SoftwareDriver()
     state = SignerState(directory / "signer")
     clock = SteppingClock(datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC))
     signer = wrap_signer(InProcessSigner(driver, CHECKERS, state, ceremony=True, now=clock.now))
