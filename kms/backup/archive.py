@@ -48,6 +48,7 @@ def write(gathered: Gathered, keys: Sequence[RecoveryKey], target: Path) -> str:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
+        show(partial)  # what cannot be read again is no backup
         partial.rename(target)
         sync_directory(target.parent)
     except OSError as error:

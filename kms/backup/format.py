@@ -35,12 +35,14 @@ _MAX_MAGIC = 40
 MAX_MANIFEST = 64 << 20
 """Largest manifest in bytes: 200,000 keys."""
 MAX_RECIPIENTS = 1 << 20
-MAX_FILES = 1000
+MAX_FILES = 250_000
+"""The signer keeps one for each service key."""
 
 _KEY_LABEL = b"sovereign-kms/backup/key/v1\x00"
 _CONTENT_LABEL = b"sovereign-kms/backup/content/v1\x00"
 _NAME = re.compile(
-    r"ledger|signer/[a-z0-9][a-z0-9._-]{0,63}|home(/[A-Za-z0-9_-][\w.@+-]{0,99}){1,6}"
+    r"ledger|signer(/[a-z0-9][a-z0-9._-]{0,99}){1,2}|home(/[A-Za-z0-9_-][\w.@+-]{0,99}){1,6}",
+    re.ASCII,
 )
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
