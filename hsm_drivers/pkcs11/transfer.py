@@ -56,32 +56,52 @@ def bring(token: Cryptoki, key: Arriving, under: TrustedKey) -> tuple[int, int |
     """Unwrap a key and put its public half beside it; the handles of both.
 
     Raises:
-        TokenFailureError: The private key is not the public key's; nothing of it stays.
+        TokenFailureError: It is not what it should be; nothing of it stays.
     """
-    key_id = secrets.token_bytes(16)
-    identity: Template = {Attribute.ID: key_id, Attribute.LABEL: key.label}
-    is_secret = objects.is_secret(key.row)
-    kind = ObjectClass.SECRET_KEY if is_secret else ObjectClass.PRIVATE_KEY
-    template: Template = {
+    identity: Template = {Attribute.ID: secrets.token_bytes(16), Attribute.LABEL: key.label}
+    try:
+        made = (_secret if objects.is_secret(key.row) else _pair)(token, key, under, identity)
+    except BaseException:
+        objects.remove(token, identity)
+        raise
+    if made is None:
+        objects.remove(token, identity)
+        raise TokenFailureError(
+            f"what arrived as {key.label!r} is not the {key.row.name} key that it should be, or the"
+            " token does not let that be seen; it was destroyed"
+        )
+    return made
+
+
+def _secret(
+    token: Cryptoki, key: Arriving, under: TrustedKey, identity: Template
+) -> tuple[int, None] | None:
+    """A secret key, if it is of the right size and the token tells so."""
+    if len(key.wrapped) != objects.secret_size(key.row) + 8:  # RFC 5649
+        return None
+    arrived = _unwrapped(token, key, under, identity, ObjectClass.SECRET_KEY)
+    return (arrived, None) if objects.fits(token, arrived, key.row, key.spelling) else None
+
+
+def _pair(
+    token: Cryptoki, key: Arriving, under: TrustedKey, identity: Template
+) -> tuple[int, int] | None:
+    """A private key and its public half, if they belong together."""
+    private = _unwrapped(token, key, under, identity, ObjectClass.PRIVATE_KEY)
+    public = token.create({**identity, **_public_half(key)})
+    together = belong_together(token, private, public, key.row, key.spelling)
+    return (private, public) if together else None
+
+
+def _unwrapped(
+    token: Cryptoki, key: Arriving, under: TrustedKey, identity: Template, kind: ObjectClass
+) -> int:
+    template = {
         **identity,
         **objects.usable(key.row, key.spelling, kind),
         **objects.held(transferable=True),
     }
-    try:
-        private = token.unwrap(under.how, under.handle, key.wrapped, template, under.refused)
-        if is_secret:
-            return private, None
-        public = token.create({**identity, **_public_half(key)})
-        fits = belong_together(token, private, public, key.row, key.spelling)
-    except BaseException:
-        objects.remove(token, key_id)
-        raise
-    if not fits:
-        objects.remove(token, key_id)
-        raise TokenFailureError(
-            f"what arrived as {key.label!r} is not the private key of the public key it came with"
-        )
-    return private, public
+    return token.unwrap(under.how, under.handle, key.wrapped, template, under.refused)
 
 
 def _public_half(key: Arriving) -> dict[int, Any]:
