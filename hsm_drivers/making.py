@@ -114,8 +114,7 @@ def refuse_taken(driver: Driver, parts: Sequence[Part]) -> None:
             back to an older state explains it.
     """
     for part in parts:
-        with suppress(KeyNotFoundError):
-            driver.attributes(part.label)
+        if driver.labels(part.label):
             raise TokenFailureError(
                 f"token {driver.name!r} holds a key called {part.label!r} that has no record: a"
                 " ceremony was interrupted, the signer's directory was put back to an older state,"

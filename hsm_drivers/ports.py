@@ -405,8 +405,12 @@ class KeyStore(Protocol):
         """
         ...
 
-    def labels(self) -> Sequence[KeyLabel]:
-        """Labels of the private keys on the token."""
+    def labels(self, only: KeyLabel | None = None) -> Sequence[KeyLabel]:
+        """Labels of the private and secret keys on the token: all, or this one as often as it is.
+
+        To ask for one that is not there costs no more than to look, unlike `attributes`, which
+        opens the token anew before it says so.
+        """
         ...
 
     def attributes(self, label: KeyLabel) -> KeyAttributes:

@@ -83,9 +83,9 @@ class RemoteDriver:
         """As `ports.KeyStore.destroy`."""
         self._ask(frames.Destroy(next_number(), label), frames.Done)
 
-    def labels(self) -> Sequence[KeyLabel]:
+    def labels(self, only: KeyLabel | None = None) -> Sequence[KeyLabel]:
         """As `ports.KeyStore.labels`."""
-        return self._ask(frames.Labels(next_number()), frames.Listed).labels
+        return self._ask(frames.Labels(next_number(), only), frames.Listed).labels
 
     def attributes(self, label: KeyLabel) -> KeyAttributes:
         """As `ports.KeyStore.attributes`."""

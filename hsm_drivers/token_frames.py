@@ -67,6 +67,8 @@ class Generate(_Message, frozen=True, tag="generate"):
 class Labels(_Message, frozen=True, tag="labels"):
     """As `ports.KeyStore.labels`."""
 
+    only: KeyLabel | None = None
+
 
 class Attributes(_Message, frozen=True, tag="attributes"):
     """As `ports.KeyStore.attributes`."""

@@ -110,7 +110,7 @@ class Service:
                 )
                 return frames.Generated(request.id, *made)
             case frames.Labels():
-                return frames.Listed(request.id, list(driver.labels()))
+                return frames.Listed(request.id, list(driver.labels(request.only)))
             case frames.Attributes():
                 return frames.Read(request.id, driver.attributes(request.label))
             case frames.Destroy():

@@ -154,12 +154,12 @@ class Pkcs11Driver:
 
         self._session.run(destroy)
 
-    def labels(self) -> Sequence[KeyLabel]:
-        """As `ports.KeyStore.labels`; secret keys included."""
+    def labels(self, only: KeyLabel | None = None) -> Sequence[KeyLabel]:
+        """As `ports.KeyStore.labels`."""
 
         def read() -> list[KeyLabel]:
             token = self._session.calls
-            found = objects.secrets_labelled(token, None)
+            found = objects.secrets_labelled(token, only)
             return sorted(objects.label_of(token, handle) for handle in found)
 
         return self._session.run(read)

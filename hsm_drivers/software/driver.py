@@ -101,10 +101,10 @@ class SoftwareDriver:
         self._held(label)
         del self._keys[label]
 
-    def labels(self) -> Sequence[KeyLabel]:
+    def labels(self, only: KeyLabel | None = None) -> Sequence[KeyLabel]:
         """As `ports.KeyStore.labels`."""
         self._answer()
-        return sorted(self._keys)
+        return [label for label in sorted(self._keys) if only in (None, label)]
 
     def attributes(self, label: KeyLabel) -> KeyAttributes:
         """As `ports.KeyStore.attributes`."""

@@ -191,7 +191,7 @@ def test_keys_that_could_leave_are_found_out() -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, TokenUnavailableError])
 def test_an_abort_leaves_no_key(error: type[BaseException]) -> None:
     class Aborted(SoftwareDriver):
-        def labels(self) -> list[KeyLabel]:
+        def labels(self, only: KeyLabel | None = None) -> list[KeyLabel]:
             raise error("in the middle of it")
 
     token = Aborted()
