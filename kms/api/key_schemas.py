@@ -174,7 +174,7 @@ class RandomBody(BaseModel):
 
     model_config = described({"size": 32})
 
-    size: Annotated[int, Field(ge=1, le=4096)] = 32
+    size: Annotated[int, Field(ge=1, le=4096)]
 
 
 class KeysQuery(TenantQuery):

@@ -112,7 +112,7 @@ for _name, _use in HANDLERS.items():
     "/v1/keys:random",
     response_model=answers.RandomAnswer,
     responses=refusals(),
-    openapi_extra=without_key(takes(schemas.RandomBody, required=False)),
+    openapi_extra=without_key(takes(schemas.RandomBody)),
 )
 async def make_random(asked: Asking) -> Response:
     """Random bytes made on the service's own token."""
