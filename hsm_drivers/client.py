@@ -26,6 +26,7 @@ from hsm_drivers.ports import (
     KeyRecord,
     KeySpec,
     Operation,
+    Replication,
     SignerHealth,
     Statement,
     TokenStatus,
@@ -178,6 +179,18 @@ class SignerClient:
         """As `ports.ServiceKeys.destroy`."""
         request = frames.Destroy(next(self._ids), label)
         return (await self._ask("destroy", request, frames.Destroyed)).tokens
+
+    async def replicate(
+        self, label: KeyLabel, token: str, how: Replication, trusted: KeyLabel | None = None
+    ) -> KeyRecord:
+        """As `replicas.Replicas.add`."""
+        request = frames.Replicate(next(self._ids), label, token, how, trusted)
+        return (await self._ask("replicate", request, frames.Generated)).record
+
+    async def move(self, label: KeyLabel, token: str) -> KeyRecord:
+        """As `replicas.Replicas.move`."""
+        request = frames.Move(next(self._ids), label, token)
+        return (await self._ask("move", request, frames.Generated)).record
 
     async def aclose(self) -> None:
         """Close the connection; what still waits fails with `TokenUnavailableError`."""

@@ -42,6 +42,7 @@ from hsm_drivers.ports import (
 )
 from hsm_drivers.rates import Rates
 from hsm_drivers.reach import away, refuse_unreachable
+from hsm_drivers.replicas import Replicas, signing_places
 from hsm_drivers.service_keys import RESERVED_PREFIXES, ServiceKeyring, ServiceLimits
 from hsm_drivers.state import SignerState
 from hsm_drivers.tokens import Job, Tokens
@@ -93,6 +94,7 @@ class SignerCore:
         self._now = now
         self._rates = rates or Rates({})
         self._verification = Verification()
+        self.replicas = Replicas(tokens, state, now, ceremony=ceremony)
         self.service = ServiceKeyring(tokens, state.service, now, limits or ServiceLimits())
 
     def sign(self, statements: Sequence[Statement]) -> list[bytes | HsmError]:
@@ -180,7 +182,7 @@ class SignerCore:
         lacking: tuple[str, ...] = ()
         try:
             refuse_unreachable(self._state.records(), tokens)
-            if not tokens[0].processes:  # those of a pool prove the keys that they have
+            if tokens[0].healthy and not tokens[0].processes:  # processes prove what they have
                 self._compare_keys()
             lacking = self._lacking({token.name for token in tokens if token.healthy})
         except HsmError as error:
@@ -373,7 +375,8 @@ class SignerCore:
                 yield
             else:
                 places.append(place)
-                jobs.append(Job(record.places, SignCall(record.label, statement.message)))
+                job = Job(signing_places(record), SignCall(record.label, statement.message))
+                jobs.append(job)
         made = yield from self._tokens.perform(jobs)
         for place, outcome in zip(places, made, strict=True):
             outcomes[place] = outcome

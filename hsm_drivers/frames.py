@@ -33,6 +33,7 @@ from hsm_drivers.ports import (
     KeyRecord,
     Operation,
     Purpose,
+    Replication,
     SignerHealth,
     Statement,
     TokenStatus,
@@ -154,6 +155,22 @@ class Destroy(_Message, frozen=True, tag="destroy"):
     label: KeyLabel
 
 
+class Replicate(_Message, frozen=True, tag="replicate"):
+    """Take a further token into a key's record; answered with `Generated`."""
+
+    label: KeyLabel
+    token: str
+    how: Replication
+    trusted: KeyLabel | None
+
+
+class Move(_Message, frozen=True, tag="move"):
+    """Make a replica the active place of a log's key; answered with `Generated`."""
+
+    label: KeyLabel
+    token: str
+
+
 class Refusal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """An `HsmError`, by its code."""
 
@@ -260,6 +277,8 @@ Request = (
     | ScheduleDestruction
     | CancelDestruction
     | Destroy
+    | Replicate
+    | Move
 )
 Answer = (
     Failed

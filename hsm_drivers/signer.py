@@ -98,6 +98,8 @@ Change = (
     | frames.ScheduleDestruction
     | frames.CancelDestruction
     | frames.Destroy
+    | frames.Replicate
+    | frames.Move
 )
 Batch = frames.Sign | frames.Use
 Order = Batch | Change
@@ -140,6 +142,10 @@ def _changed(core: SignerCore, request: Change) -> frames.Answer:
             return frames.Generated(request.id, core.generate(_spec(request)))
         case frames.SealJournal():
             return frames.JournalSealed(request.id, core.seal_journal(request.label))
+        case frames.Replicate(label=label, token=token, how=how, trusted=trusted):
+            return frames.Generated(request.id, core.replicas.add(label, token, how, trusted))
+        case frames.Move():
+            return frames.Generated(request.id, core.replicas.move(request.label, request.token))
         case frames.Narrow():
             core.service.narrow(request.label, request.operations)
         case frames.ScheduleDestruction():

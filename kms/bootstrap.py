@@ -431,7 +431,7 @@ def run_signer(arguments: argparse.Namespace) -> int:
     with contextlib.closing(SignerState(settings.signer_state)) as state:
         signed = state.journal.signed_since(int(time()) - HOUR)
         rates = Rates(signing_rates(settings), signed)
-        with contextlib.closing(open_tokens(settings, state.records, arguments.pin_fd)) as tokens:
+        with contextlib.closing(open_tokens(settings, state, arguments.pin_fd)) as tokens:
             serve(
                 tokens,
                 CHECKERS,

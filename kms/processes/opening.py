@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from hsm_drivers.pin import Pin
 from hsm_drivers.pool import Place, PoolOfTokens
 from hsm_drivers.ports import KeyLabel, KeyRecord
+from hsm_drivers.service_store import Held
+from hsm_drivers.state import SignerState
 from hsm_drivers.token_link import Link
 from hsm_drivers.tokens import SingleToken, Tokens
 from hsm_drivers.vendor import ProfileError, called
@@ -13,14 +15,12 @@ from kms.config import ConfigError
 from kms.settings import Settings
 
 
-def open_tokens(
-    settings: Settings, records: Callable[[], Sequence[KeyRecord]], pin_fd: int | None
-) -> Tokens:
+def open_tokens(settings: Settings, state: SignerState, pin_fd: int | None) -> Tokens:
     """The tokens of the settings.
 
     Args:
         settings: Names them.
-        records: All keys; what a token must hold follows from them.
+        state: Its records say what each token must hold.
         pin_fd: Pipe with the PIN, where this process is to log in itself.
 
     Raises:
@@ -28,7 +28,7 @@ def open_tokens(
         HsmError: The only token cannot be opened; of several nothing is said before they are used.
     """
     if settings.pooled or pin_fd is None:
-        return pool_of(settings, records)
+        return pool_of(settings, lambda: recorded(state))
     from hsm_drivers.pkcs11.driver import Pkcs11Driver  # noqa: PLC0415 - no pool loads a module
 
     token = settings.token
@@ -54,6 +54,12 @@ def pool_of(settings: Settings, records: Callable[[], Sequence[KeyRecord]]) -> P
         for name, token in settings.estate.items()
     ]
     return PoolOfTokens(places, lambda token: expected(records(), token))
+
+
+def recorded(state: SignerState) -> list[KeyRecord]:
+    """All keys that should be on their tokens: not those that are being destroyed."""
+    served = [item for item in state.service if isinstance(item, Held) and not item.destroying]
+    return [*state.records(), *(item.record for item in served)]
 
 
 def expected(records: Sequence[KeyRecord], token: str) -> Mapping[KeyLabel, bytes]:

@@ -19,7 +19,7 @@ from policies.decisions import Protection
 MAX_YEARS = 20
 OWN_TOKEN = "main"  # noqa: S105 - a name that people call the service's own token by
 _TOKEN = re.compile(r"[a-z0-9-]{1,32}")
-_PROTECTIONS = (Protection.TOKEN, Protection.WRAPPED)
+_PROTECTIONS = (Protection.TOKEN, Protection.TRANSFERABLE, Protection.WRAPPED)
 
 
 class PlanError(ValueError):
@@ -33,7 +33,8 @@ class AuthorityPlan:
     Attributes:
         label: Its key's name.
         token: Name of the token in the configuration; empty for the service's own.
-        protection: TOKEN, or WRAPPED under a key of that token.
+        protection: TOKEN, TRANSFERABLE (for replicas by transfer), or WRAPPED under a key of that
+            token.
     """
 
     name: str
@@ -250,7 +251,7 @@ def _token(name: str, values: Mapping[str, Any]) -> str:
 
 def _protection(name: str, values: Mapping[str, Any]) -> Protection:
     if values["protection"] not in _PROTECTIONS:
-        raise PlanError(f"{name}.protection must be {' or '.join(_PROTECTIONS)}")
+        raise PlanError(f"{name}.protection must be one of {', '.join(_PROTECTIONS)}")
     return Protection(values["protection"])
 
 
