@@ -7,12 +7,15 @@ refused: its content has no tag, so whoever may ask for it to be opened could as
 
 from dataclasses import dataclass, field
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from pki import der
 from pki.errors import DerError, EnvelopeError
 from policies.algorithms import Algorithm, Kind, algorithm, of_key
 from policies.choices import CONTENT_CIPHER, CONTENT_WRAP
 
-MAX_ENVELOPE = 5 << 20
+MAX_ENVELOPE = 13 << 20
 """Larger envelopes are refused unread, in bytes."""
 MAX_RECIPIENTS = 16
 MAX_UKM = 1024
@@ -68,14 +71,30 @@ class Envelope:
     Attributes:
         recipients: Those that a KEM serves; others are left out.
         nonce: Of AES-256-GCM.
-        ciphertext: Of the content, followed by its tag.
+        tag: Of the content.
+        ciphertext: Of the content; None where it is kept apart (RFC 5652 6.1: it may be absent).
         associated: What is authenticated besides: the attributes as a SET, DER; or nothing.
     """
 
     recipients: tuple[KemRecipient, ...]
     nonce: bytes
-    ciphertext: bytes = field(repr=False)
+    tag: bytes
+    ciphertext: bytes | None = field(repr=False)
     associated: bytes = b""
+
+    def decrypt(self, content_key: bytes) -> bytes:
+        """The content, given its key.
+
+        Raises:
+            EnvelopeError: It is kept apart, it was changed, or the key is another's.
+        """
+        if self.ciphertext is None:
+            raise EnvelopeError("the encrypted content is missing")
+        sealed = self.ciphertext + self.tag
+        try:
+            return AESGCM(content_key).decrypt(self.nonce, sealed, self.associated or None)
+        except (InvalidTag, ValueError):
+            raise EnvelopeError("the content was changed, or its key is another's") from None
 
 
 def parse_envelope(data: bytes) -> Envelope:
@@ -91,6 +110,21 @@ def parse_envelope(data: bytes) -> Envelope:
         return _read(data)
     except DerError as error:
         raise EnvelopeError(f"not a CMS AuthEnvelopedData in DER: {error}") from error
+
+
+def detached(data: bytes) -> bytes:
+    """The same envelope without its encrypted content: all that it takes to get the content key.
+
+    Raises:
+        EnvelopeError: As `parse_envelope`.
+    """
+    parse_envelope(data)
+    body = der.Reader(data).enter()
+    kind, rest = body.raw(), body.enter(0xA0).enter()
+    version, recipients, content = rest.raw(), rest.raw(), rest.enter()
+    stripped = der.sequence(content.raw(), content.raw())
+    envelope = der.sequence(version, recipients, stripped, rest.rest())
+    return der.sequence(kind, der.context(0, envelope))
 
 
 def _read(data: bytes) -> Envelope:
@@ -117,7 +151,7 @@ def _read(data: bytes) -> Envelope:
     body.finish()
     if len(tag) != TAG_SIZE:
         raise EnvelopeError(f"the tag has {TAG_SIZE} bytes, not {len(tag)}")
-    return Envelope(recipients, nonce, content + tag, associated)
+    return Envelope(recipients, nonce, tag, content, associated)
 
 
 def _read_recipients(body: der.Reader) -> tuple[KemRecipient, ...]:
@@ -198,7 +232,7 @@ def _read_ukm(info: der.Reader) -> bytes | None:
     return ukm
 
 
-def _read_content(body: der.Reader) -> tuple[bytes, bytes]:
+def _read_content(body: der.Reader) -> tuple[bytes, bytes | None]:
     """EncryptedContentInfo: nonce and ciphertext of data under AES-256-GCM (RFC 5084 3.2)."""
     content = body.enter()
     if content.oid() != _DATA:
@@ -212,8 +246,7 @@ def _read_content(body: der.Reader) -> tuple[bytes, bytes]:
     if parameters.integer() != TAG_SIZE or len(nonce) != _NONCE_SIZE:
         raise EnvelopeError(f"AES-GCM has {_NONCE_SIZE} bytes of nonce and {TAG_SIZE} of tag here")
     parameters.finish()
-    if content.peek() != _CONTENT_CHOICE:
-        raise EnvelopeError("the encrypted content is missing")
-    ciphertext = content.content(_CONTENT_CHOICE)
+    there = content.peek() == _CONTENT_CHOICE
+    ciphertext = content.content(_CONTENT_CHOICE) if there else None
     content.finish()
     return nonce, ciphertext

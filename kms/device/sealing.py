@@ -19,8 +19,10 @@ from kms.device.der import tlv
 from kms.device.encapsulation import Encapsulated, KemAlgorithm, parse_slot_key
 from kms.device.errors import UsageError
 
-MAX_OBJECT = 4 << 20
-"""Largest object in bytes that the service opens in one piece."""
+MAX_OBJECT = 12 << 20
+"""Largest object in bytes that an envelope holds; larger ones are archived in pieces."""
+MAX_MESSAGE = 32 << 10
+"""Largest plaintext of a message in bytes."""
 MAX_RECIPIENTS = 16
 
 _SEQUENCE, _SET, _INTEGER, _OCTET_STRING = 0x30, 0x31, 0x02, 0x04
@@ -84,13 +86,13 @@ def seal_message(recipient: Recipient, plaintext: bytes, context: bytes = b"") -
 
     Args:
         recipient: To whom.
-        plaintext: At most `MAX_OBJECT` bytes.
+        plaintext: At most `MAX_MESSAGE` bytes.
         context: What it belongs to; whoever opens it must name the same.
 
     Raises:
         UsageError: It is too large, or the key is none.
     """
-    _check_size(plaintext)
+    _check_size(plaintext, MAX_MESSAGE)
     header, fresh = recipient.header, recipient.encapsulate()
     info = envelopes.slot_hpke_info(header, context)
     key, nonce = hpke_schedule(recipient.kem.hpke_id, fresh.secret, info)
@@ -124,7 +126,7 @@ def seal_envelope(recipients: Sequence[Recipient], plaintext: bytes, context: by
     Raises:
         UsageError: It is too large, or there are no or too many recipients.
     """
-    _check_size(plaintext)
+    _check_size(plaintext, MAX_OBJECT)
     if not 1 <= len(recipients) <= MAX_RECIPIENTS:
         raise UsageError(f"an envelope has 1 to {MAX_RECIPIENTS} recipients")
     content_key, nonce = os.urandom(_KEY_SIZE), os.urandom(_NONCE_SIZE)
@@ -162,6 +164,6 @@ def _recipient_info(recipient: Recipient, content_key: bytes, context: bytes) ->
     return tlv(0xA4, _KEM_RECIPIENT + info)
 
 
-def _check_size(plaintext: bytes) -> None:
-    if len(plaintext) > MAX_OBJECT:
-        raise UsageError(f"an object has at most {MAX_OBJECT} bytes, not {len(plaintext)}")
+def _check_size(plaintext: bytes, most: int) -> None:
+    if len(plaintext) > most:
+        raise UsageError(f"at most {most} bytes are sealed so, not {len(plaintext)}")

@@ -71,7 +71,7 @@ def verify_slot(
         MalformedAnswerError: It is not of the documented shape.
         UntrustedAnswerError: Something does not verify, or no version may be sealed to.
     """
-    for name, expected in (("slot", slot), ("tenant", expectations.tenant)):
+    for name, expected in (("key", slot), ("tenant", expectations.tenant)):
         if answers.text(document, name) != expected:
             raise UntrustedAnswerError(f"the document is about another {name}")
     key_id = answers.text(document, "key_id", _KEY_ID)

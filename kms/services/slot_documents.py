@@ -55,9 +55,9 @@ class SlotDocuments:
         key = book.key
         return {
             "tenant": key.tenant,
-            "slot": key.key,
+            "key": key.key,
             "key_id": key.key_id,
-            "use": key.slot,
+            "slot": key.slot,
             "versions": versions,
         }
 

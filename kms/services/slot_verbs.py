@@ -7,11 +7,8 @@ content is decrypted here.
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hsm_drivers.operations import Decapsulate, OpenHpke, UnwrapContentKey
 from hsm_drivers.ports import KeyLabel
@@ -34,6 +31,9 @@ from pki.keys import parse_public_key
 from policies.algorithms import algorithm
 from policies.key_life import Operation
 
+MAX_MESSAGE = 48 << 10
+"""Bytes: the whole of a message goes through the signer."""
+
 
 def _open(book: KeyBook, item: Item) -> Asked:
     """An HPKE message or a CMS envelope, by its first byte; `associated` is its context."""
@@ -43,6 +43,8 @@ def _open(book: KeyBook, item: Item) -> Asked:
 
 
 def _open_message(book: KeyBook, item: Item) -> Asked:
+    if len(item.ciphertext) > MAX_MESSAGE:
+        raise CiphertextMalformedError(f"a message has at most {MAX_MESSAGE} bytes", field=FIELD)
     header, rest = _header(item.ciphertext), item.ciphertext[envelopes.SLOT_HEADER_SIZE :]
     version = _named(book, header)
     size = algorithm(version.algorithm).ciphertext_size or 0
@@ -54,6 +56,21 @@ def _open_message(book: KeyBook, item: Item) -> Asked:
 
 
 def _open_envelope(book: KeyBook, item: Item) -> Asked:
+    envelope, version, call = _unwrapping(book, item)
+    if envelope.ciphertext is None:
+        raise CiphertextMalformedError(
+            "the content is kept apart: unwrap its key, and decrypt it where it is", field=FIELD
+        )
+    return Asked(version, call, item, _opened(version, item, lambda key: _decrypt(envelope, key)))
+
+
+def _unwrap(book: KeyBook, item: Item) -> Asked:
+    """The content key of an envelope whose content is too large to be sent, or not for sending."""
+    _, version, call = _unwrapping(book, item)
+    return Asked(version, call, item, _told(version, item, "content_key", lambda key: key))
+
+
+def _unwrapping(book: KeyBook, item: Item) -> tuple[Envelope, KeyVersion, UnwrapContentKey]:
     try:
         envelope = parse_envelope(item.ciphertext)
     except EnvelopeError as error:
@@ -67,7 +84,7 @@ def _open_envelope(book: KeyBook, item: Item) -> Asked:
     call = UnwrapContentKey(
         KeyLabel(version.label), recipient.ciphertext, recipient.kdf_info, recipient.wrapped
     )
-    return Asked(version, call, item, _opened(version, item, lambda key: _decrypt(envelope, key)))
+    return envelope, version, call
 
 
 def _decrypt(envelope: Envelope, content_key: bytes) -> bytes:
@@ -76,11 +93,10 @@ def _decrypt(envelope: Envelope, content_key: bytes) -> bytes:
     Raises:
         CiphertextRefusedError: It was changed.
     """
-    associated = envelope.associated or None
     try:
-        return AESGCM(content_key).decrypt(envelope.nonce, envelope.ciphertext, associated)
-    except (InvalidTag, ValueError):
-        raise CiphertextRefusedError("the content was changed", field=FIELD) from None
+        return envelope.decrypt(content_key)
+    except EnvelopeError as error:
+        raise CiphertextRefusedError(str(error), field=FIELD) from error
 
 
 def _recipient(
@@ -177,13 +193,19 @@ def _decapsulate(book: KeyBook, item: Item) -> Asked:
 def _opened(
     version: KeyVersion, item: Item, content: Callable[[bytes], bytes]
 ) -> Callable[[tuple[bytes, ...]], tuple[dict[str, Any], bytes]]:
-    """The plaintext, and the hash by which the log knows the object."""
+    return _told(version, item, "plaintext", content)
+
+
+def _told(
+    version: KeyVersion, item: Item, name: str, content: Callable[[bytes], bytes]
+) -> Callable[[tuple[bytes, ...]], tuple[dict[str, Any], bytes]]:
+    """What came out, and the hash by which the log knows the object."""
 
     def tell(answer: tuple[bytes, ...]) -> tuple[dict[str, Any], bytes]:
         told = {
             "version": version.version,
             "sha256": hashlib.sha256(item.ciphertext).hexdigest(),
-            "plaintext": b64(content(answer[0])),
+            name: b64(content(answer[0])),
         }
         return told, item.ciphertext
 
@@ -191,4 +213,7 @@ def _opened(
 
 
 OPEN = Verb("open", (Operation.DECAPSULATE,), _open)
+UNWRAP = Verb("unwrap", (Operation.DECAPSULATE,), _unwrap)
 DECAPSULATE = Verb("decapsulate", (Operation.DECAPSULATE,), _decapsulate)
+SLOT_VERBS: Mapping[str, Verb] = {verb.name: verb for verb in (OPEN, UNWRAP, DECAPSULATE)}
+"""Every verb of slots by its name."""

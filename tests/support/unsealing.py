@@ -7,7 +7,6 @@ from typing import Any
 
 from cryptography.hazmat.primitives import hashes, hpke, keywrap
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -115,8 +114,7 @@ class PrivateKem:
         secret = self.decapsulate(recipient.ciphertext)
         derive = HKDF(hashes.SHA256(), 32, salt=None, info=recipient.kdf_info).derive
         key = keywrap.aes_key_unwrap(derive(secret), recipient.wrapped)
-        associated = envelope.associated or None
-        return AESGCM(key).decrypt(envelope.nonce, envelope.ciphertext, associated)
+        return envelope.decrypt(key)
 
     def hpke(self) -> tuple[hpke.Suite, Any]:
         """The library's own opener of messages; not of MLKEM768-P256, which it lacks."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kms.device.sealing import Recipient, seal_envelope
 from pki import der
-from pki.cms import MAX_ENVELOPE, MAX_RECIPIENTS, parse_envelope
+from pki.cms import MAX_ENVELOPE, MAX_RECIPIENTS, detached, parse_envelope
 from pki.errors import EnvelopeError
 from pki.keys import key_id
 from tests.support.unsealing import PrivateKem
@@ -83,7 +83,6 @@ WRONG: dict[str, bytes] = {
     "AES-256-CBC": rebuilt((*CONTENT, 1), put(0, der.oid("2.16.840.1.101.3.4.1.42"))),
     "a short nonce": rebuilt((*CONTENT, 1, 1), put(0, der.octet_string(bytes(8)))),
     "a short tag announced": rebuilt((*CONTENT, 1, 1), put(1, der.integer(12))),
-    "no content": rebuilt(CONTENT, lambda children: children.pop()),
     "a short tag": rebuilt(BODY, put(3, der.octet_string(bytes(12)))),
     "unauthenticated attributes": rebuilt(BODY, add(der.context(2, der.sequence()))),
     "something behind it": SEALED + b"\x00",
@@ -118,6 +117,25 @@ def test_authenticated_attributes_are_associated_data():
     disorder = rebuilt(BODY, add(der.context(1, der.null() + der.boolean(True)), 3))
     with pytest.raises(EnvelopeError):
         parse_envelope(disorder)
+
+
+def test_content_may_be_kept_apart():
+    apart = detached(SEALED)
+    assert apart == rebuilt(CONTENT, lambda children: children.pop())
+    assert detached(apart) == apart
+    envelope, whole = parse_envelope(apart), parse_envelope(SEALED)
+    assert envelope.ciphertext is None
+    assert (envelope.recipients, envelope.nonce, envelope.tag) == (
+        whole.recipients,
+        whole.nonce,
+        whole.tag,
+    )
+    with pytest.raises(EnvelopeError, match="missing"):
+        envelope.decrypt(bytes(32))
+    with pytest.raises(EnvelopeError, match="changed"):
+        whole.decrypt(bytes(32))
+    with pytest.raises(EnvelopeError):
+        detached(SEALED[:-1])
 
 
 def test_issuer_and_serial_name_a_recipient():

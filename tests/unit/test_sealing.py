@@ -11,6 +11,7 @@ from kms import envelopes
 from kms.device.encapsulation import KEMS, parse_slot_key
 from kms.device.errors import UsageError
 from kms.device.sealing import (
+    MAX_MESSAGE,
     MAX_OBJECT,
     MAX_RECIPIENTS,
     Recipient,
@@ -113,7 +114,7 @@ def test_what_cannot_be_opened_is_not_sealed():
         with pytest.raises(UsageError):
             seal_envelope(recipients, plaintext)
     with pytest.raises(UsageError):
-        seal_message(to, bytes(MAX_OBJECT + 1))
+        seal_message(to, bytes(MAX_MESSAGE + 1))
     assert len(parse_envelope(seal_envelope([to] * MAX_RECIPIENTS, b"")).recipients) == 16
     assert parse_envelope(seal_envelope([to], bytes(MAX_OBJECT)))
 
