@@ -49,8 +49,7 @@ def write(gathered: Gathered, keys: Sequence[RecoveryKey], target: Path) -> str:
             file.flush()
             os.fsync(file.fileno())
         show(partial)  # what cannot be read again is no backup
-        partial.rename(target)
-        sync_directory(target.parent)
+        _name(partial, target)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise BackupError(
@@ -60,6 +59,16 @@ def write(gathered: Gathered, keys: Sequence[RecoveryKey], target: Path) -> str:
         partial.unlink(missing_ok=True)
         raise
     return digest.hexdigest()
+
+
+def _name(partial: Path, target: Path) -> None:
+    """Give a file its name, for good or not at all."""
+    partial.rename(target)
+    try:
+        sync_directory(target.parent)
+    except OSError:
+        target.unlink()
+        raise
 
 
 def show(path: Path) -> Header:

@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +22,7 @@ from typing import BinaryIO
 
 from hsm_drivers.ports import KeyRecord
 from kms.backup.errors import BackupError, RecoveryKeyError
-from kms.backup.files import sha256_of
+from kms.backup.files import passing_directory, sha256_of
 from kms.backup.format import FileEntry, LogEntry, Manifest, TokenEntry
 from kms.backup.recovery import RecoveryKey
 from kms.backup.signer_copy import key_entry, records
@@ -79,7 +78,7 @@ def gathered(settings: Settings, keys: Sequence[RecoveryKey], now: datetime) -> 
         HsmError: The signer's state is damaged.
         OSError: A file cannot be read, or the disk is full.
     """
-    with _alone(settings), _scratch(settings.home) as directory:
+    with _alone(settings), passing_directory(settings.home, SCRATCH) as directory:
         snapshot.copy(settings.database_url, directory / LEDGER)
         made = timestamp(now)
         copy_signer(settings.signer_state, directory / "signer")
@@ -100,18 +99,6 @@ def _alone(settings: Settings) -> Iterator[None]:
         raise BackupError(f"another backup of {settings.home} is being made; wait for it") from None
     finally:
         os.close(fd)
-
-
-@contextlib.contextmanager
-def _scratch(home: Path) -> Iterator[Path]:
-    """A directory in the home, 0700 and ours: what lies in it is not encrypted yet."""
-    for left in home.glob(f"{SCRATCH}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    directory = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=home))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def copy_signer(source: Path, target: Path) -> None:

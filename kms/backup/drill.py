@@ -16,7 +16,7 @@ from kms.backup.archive import unpack
 from kms.backup.audit_record import audit_records
 from kms.backup.collect import LEDGER
 from kms.backup.examine import SIGNER, Finding, examine, root_at
-from kms.backup.files import begins_with
+from kms.backup.files import begins_with, passing_directory
 from kms.backup.format import LogEntry, Manifest
 from kms.backup.shares import Share
 from kms.domain.records import Authority, Epoch, PolicyVersion
@@ -74,8 +74,7 @@ def drill(
         OSError: A file cannot be read or written.
     """
     seconds: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="kms-drill-", dir=scratch) as name:
-        directory = Path(name)
+    with passing_directory(scratch or Path(tempfile.gettempdir()), "kms-drill-") as directory:
         manifest = _timed(seconds, "decrypt", lambda: unpack(backup, shares, directory))
         done = Drill(manifest, seconds=seconds)
         done.findings += _timed(seconds, "examine", lambda: examine(directory, manifest))
@@ -111,7 +110,7 @@ def _audit(ledger: Ledger) -> Finding:
     authority = ledger.find(Authority, name=ROOT, limit=1)
     policies = {policy.hash: policy for policy in (shipped(), *_policies(ledger))}
     root = authority[0].certificate if authority else None
-    result = assess(current, Given(root, tuple(earlier), policies=policies))
+    result = assess(current, Given(root=root, earlier=tuple(earlier), policies=policies))
     if result.ok:
         return Finding("audit", True, f"{len(result.checks)} checks of {result.size} events hold")
     failed = [str(failure) for check in result.checks for failure in check.failures]

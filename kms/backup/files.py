@@ -1,10 +1,52 @@
 """Small things that are done with files of backups."""
 
+import contextlib
+import fcntl
 import hashlib
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _PIECE = 1 << 20
+
+
+@contextlib.contextmanager
+def passing_directory(parent: Path, prefix: str) -> Iterator[Path]:
+    """A directory of one's own, 0700, for what is not encrypted; gone afterwards.
+
+    What a crash left under the same prefix is removed first; what somebody works in is locked.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    for left in parent.glob(f"{prefix}*"):
+        _remove_left(left)
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(fd)
+
+
+def _remove_left(directory: Path) -> None:
+    """Remove a directory that nobody holds; another user's is not ours to remove."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if os.fstat(fd).st_uid == os.geteuid():
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(fd)
 
 
 def sha256_of(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 Everything is unpacked and looked at beside the new home, and put in place by renaming: the signer's
 state, then a ledger that lies elsewhere, the home last. Where there is a `kms.toml`, all of it is
-there; after a crash the same command ends what it began, and `.…-restoring-…` may be removed.
+there; after a crash the same command removes what was left and ends what it began.
 
 What the signer remembers of the log is never wound back. A signer's state that is on this machine
 stays, if it goes on where the backup's ends; a checkpoint that somebody has seen is remembered.
@@ -11,7 +11,6 @@ stays, if it goes on where the backup's ends; a checkpoint that somebody has see
 import contextlib
 import os
 import shutil
-import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from kms.backup.archive import unpack
 from kms.backup.collect import LEDGER
 from kms.backup.errors import DamagedBackupError, RestoreRefusedError
 from kms.backup.examine import SIGNER, Finding, examine, loss, root_at
-from kms.backup.files import begins_with, sha256_of, sync_directory
+from kms.backup.files import begins_with, passing_directory, sha256_of, sync_directory
 from kms.backup.format import Manifest
 from kms.backup.shares import Share
 from kms.backup.signer_copy import records_of
@@ -84,7 +83,8 @@ def restore(backup: Path, home: Path, shares: Mapping[str, Share], evidence: Evi
     """
     home = home.absolute()
     _refuse_used(home)
-    with _staging(home) as directory:
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with passing_directory(home.parent, f".{home.name}-restoring-") as directory:
         manifest = unpack(backup, shares, directory)
         findings = examine(directory, manifest)
         _refuse_damaged(backup, findings)
@@ -187,17 +187,6 @@ def _refuse_damaged(backup: Path, findings: Sequence[Finding]) -> None:
     faults = [f"{item.name}: {item.detail}" for item in findings if not item.ok]
     if faults:
         raise DamagedBackupError(f"{backup}: {'; '.join(faults)}")
-
-
-@contextlib.contextmanager
-def _staging(home: Path) -> Iterator[Path]:
-    """A directory beside the home, 0700; gone afterwards unless it became the home."""
-    home.parent.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix=f".{home.name}-restoring-", dir=home.parent))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextlib.contextmanager
