@@ -35,19 +35,19 @@ class Given:
 
     Attributes:
         root: DER of the root certificate that is trusted; None takes the log's word for it.
-        cosigner: Verifier key of the log's cosigner; None takes the record's.
         earlier: Records of earlier epochs, oldest first.
         older: Name and content of an older checkpoint that the log must extend.
         older_seal: Name and content of an older seal whose journal this one must extend.
         policies: Policies by hash, to decide again what the log says was decided.
+        cosigner: Verifier key of the log's cosigner; None takes the record's.
     """
 
     root: bytes | None = None
-    cosigner: str | None = None
     earlier: tuple[Record, ...] = ()
     older: tuple[str, bytes] | None = None
     older_seal: tuple[str, bytes] | None = None
     policies: Mapping[str, Policy] = field(default_factory=dict)
+    cosigner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

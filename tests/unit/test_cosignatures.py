@@ -76,8 +76,7 @@ def signer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignerCore]:
 
 
 def record(signer: SignerCore) -> KeyRecord:
-    found = next(filter(lambda item: item.label == COSIGNER, signer.keys()))
-    return found
+    return next(filter(lambda item: item.label == COSIGNER, signer.keys()))
 
 
 def judged(signer: SignerCore, message: bytes, evidence: bytes = b"") -> tuple[str, Head | None]:
