@@ -13,6 +13,7 @@ from kms.api import (
     certificates,
     enrolments,
     events,
+    kem_slots,
     key_uses,
     keys,
     log,
@@ -35,7 +36,18 @@ from kms.services.ports import LedgerUnavailableError
 from kms.services.turns import Admission
 
 LISTENER = "api"
-FAMILIES = (enrolments, certificates, people, principals, events, log, authorities, keys, key_uses)
+FAMILIES = (
+    enrolments,
+    certificates,
+    people,
+    principals,
+    events,
+    log,
+    authorities,
+    keys,
+    key_uses,
+    kem_slots,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,8 @@ class UseBodies(NamedTuple):
     many: type[BaseModel]
 
 
-def _bodies(item: type[BaseModel]) -> UseBodies:
+def bodies_of(item: type[BaseModel]) -> UseBodies:
+    """The bodies of a use whose items are these."""
     name = item.__name__.removesuffix("Item")
     tenant: Any = (TenantText | None, None)
     items: Any = (list[item], Field(min_length=1, max_length=MAX_BATCH))  # type: ignore[valid-type]  # made at run time
@@ -127,11 +128,11 @@ def _bodies(item: type[BaseModel]) -> UseBodies:
     return UseBodies(item, one, many)
 
 
-SIGN, VERIFY = _bodies(SignItem), _bodies(VerifyItem)
-MAC, VERIFY_MAC = _bodies(MacItem), _bodies(VerifyMacItem)
-ENCRYPT, DECRYPT = _bodies(EncryptItem), _bodies(DecryptItem)
-DATA_KEY = _bodies(DataKeyItem)
-WRAP, UNWRAP = _bodies(WrapItem), _bodies(UnwrapItem)
+SIGN, VERIFY = bodies_of(SignItem), bodies_of(VerifyItem)
+MAC, VERIFY_MAC = bodies_of(MacItem), bodies_of(VerifyMacItem)
+ENCRYPT, DECRYPT = bodies_of(EncryptItem), bodies_of(DecryptItem)
+DATA_KEY = bodies_of(DataKeyItem)
+WRAP, UNWRAP = bodies_of(WrapItem), bodies_of(UnwrapItem)
 BODIES = {
     "sign": SIGN,
     "verify": VERIFY,
@@ -149,5 +150,6 @@ MODELS = [model for bodies in BODIES.values() for model in bodies]
 
 
 def item_of(body: BaseModel) -> Item:
-    """What a verb works on."""
-    return Item(**{name: value for name, value in body if name != "tenant"})
+    """What a verb works on; the context of what was sealed to a slot is its associated data."""
+    names = {"context": "associated"}
+    return Item(**{names.get(name, name): value for name, value in body if name != "tenant"})

@@ -15,7 +15,8 @@ from kms.api.schemas import TenantQuery
 from kms.api.validation import validated
 from kms.domain.authorisation import Action
 from kms.services.errors import InputError, KmsError
-from kms.services.key_verbs import VERBS, Item
+from kms.services.key_use import KeyUse
+from kms.services.key_verbs import VERBS, Item, Verb
 
 router = APIRouter(tags=["key uses"])
 Handler = Callable[[Asked, str], Awaitable[Response]]
@@ -38,17 +39,7 @@ def _handler(name: str, bodies: UseBodies) -> Handler:
     """The handler of a verb."""
 
     async def use(asked: Asked, key: str) -> Response:
-        asked.require(Action.USE_KEYS)
-        value = asked.value
-        if isinstance(value, dict) and "items" in value:
-            return answer(await _many(asked, key, name, bodies, value))
-        body = asked.read(bodies.one)
-        tenant = asked.tenant(getattr(body, "tenant", None))
-        verb, items = VERBS[name], [item_of(body)]
-        (told,) = await asked.services.keys.use.run(asked.caller, tenant, key, verb, items)
-        if isinstance(told, KmsError):
-            raise told
-        return answer(told)
+        return await used(asked, asked.services.keys.use, key, VERBS[name], bodies)
 
     use.__name__ = f"key_{name.replace('-', '_')}"
     use.__doc__ = _SENTENCES[name]
@@ -59,8 +50,26 @@ HANDLERS = {name: _handler(name, bodies) for name, bodies in BODIES.items()}
 """By verb; `kms.api.hot` calls them without the framework."""
 
 
+async def used(asked: Asked, uses: KeyUse, key: str, verb: Verb, bodies: UseBodies) -> Response:
+    """Do what one item asks for, or each of many.
+
+    Raises:
+        KmsError: The one item is refused, or the call is.
+    """
+    asked.require(Action.USE_KEYS)
+    value = asked.value
+    if isinstance(value, dict) and "items" in value:
+        return answer(await _many(asked, uses, key, verb, bodies, value))
+    body = asked.read(bodies.one)
+    tenant = asked.tenant(getattr(body, "tenant", None))
+    (told,) = await uses.run(asked.caller, tenant, key, verb, [item_of(body)])
+    if isinstance(told, KmsError):
+        raise told
+    return answer(told)
+
+
 async def _many(
-    asked: Asked, key: str, name: str, bodies: UseBodies, value: dict[str, Any]
+    asked: Asked, uses: KeyUse, key: str, verb: Verb, bodies: UseBodies, value: dict[str, Any]
 ) -> dict[str, Any]:
     """The answer to a batch, a result per item in order."""
     limit = asked.services.core.limits.batch
@@ -71,9 +80,7 @@ async def _many(
         raise InputError(f"a batch has 1 to {limit} items", field="items")
     named = validated(TenantQuery, {"tenant": value.get("tenant")})
     wanted = [_try_item(bodies, item) for item in items]
-    told = await asked.services.keys.use.run(
-        asked.caller, asked.tenant(named.tenant), key, VERBS[name], wanted
-    )
+    told = await uses.run(asked.caller, asked.tenant(named.tenant), key, verb, wanted)
     describe = asked.services.core.describe
     return {
         "results": [

@@ -14,7 +14,15 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from kms.api import answer_schemas, key_answers, key_schemas, key_use_schemas, schemas
+from kms.api import (
+    answer_schemas,
+    key_answers,
+    key_schemas,
+    key_use_schemas,
+    schemas,
+    slot_answers,
+    slot_schemas,
+)
 from kms.api.answer_schemas import ProblemDocument
 from kms.api.handling import IDEMPOTENCY_HEADER
 from kms.api.problems import MEDIA_TYPE, PROBLEMS, TYPE_PREFIX
@@ -27,10 +35,10 @@ _ALWAYS = (400, 401, 403, 408, 413, 422, 429, 431, 500, 503)
 
 _MODELS = [
     model
-    for module in (schemas, answer_schemas, key_schemas, key_answers)
+    for module in (schemas, answer_schemas, key_schemas, key_answers, slot_answers)
     for model in vars(module).values()
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
-] + key_use_schemas.MODELS
+] + [*key_use_schemas.MODELS, *slot_schemas.MODELS]
 
 _DESCRIPTION = """Certifies users' and devices' public keys on a public, verifiable record.
 

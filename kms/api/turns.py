@@ -16,6 +16,7 @@ from kms.api import exchange as exchanges
 from kms.api.identity import PeerIdentity
 from kms.domain.authorisation import Caller
 from kms.services.key_verbs import VERBS
+from kms.services.slot_verbs import SLOT_VERBS
 from kms.services.turns import Admission, CallClass
 
 _KNOWN = {
@@ -24,7 +25,10 @@ _KNOWN = {
     "/v1/enrolments:batch-proofs": CallClass.BATCH,
 }
 _ENDS_TRUST = ("/revoke", "/disable", "/crl", "/suspend", "/deactivate", "/compromise")
-_USES = re.compile(rf"/v1/keys/[^/]*/(?:{'|'.join(VERBS)})|/v1/keys:random")
+_USES = re.compile(
+    rf"/v1/keys/[^/]*/(?:{'|'.join(VERBS)})|/v1/keys:random"
+    rf"|/v1/kem-slots/[^/]*/(?:{'|'.join(SLOT_VERBS)})"
+)
 
 
 def class_of(method: str, path: str) -> CallClass:

@@ -61,14 +61,19 @@ class SlotDocuments:
             "versions": versions,
         }
 
-    def hold(self, book: KeyBook) -> dict[str, Any] | None:
-        """Why destruction is blocked, as the log has it."""
-        if not book.key.hold:
+    def held(self, caller: Caller, tenant: TenantId, name: str) -> dict[str, Any] | None:
+        """Since when and why destruction is blocked, as the log has it; None where it is not.
+
+        Raises:
+            NotFoundError: There is no such slot in reach.
+        """
+        key = self._reach.key(caller, tenant, name)
+        if not key.hold:
             return None
-        event = self._event(book.key.tenant, book.key.hold)
+        event = self._event(key.tenant, key.hold)
         detail = {} if event is None else json.loads(event.leaf)["detail"]
         since = None if event is None else moment(event.time)
-        return {"event": book.key.hold, "since": since, "reason": detail.get("reason")}
+        return {"event": key.hold, "since": since, "reason": detail.get("reason")}
 
     def _sealable(self, book: KeyBook) -> list[KeyVersion]:
         """Active, and within the originator's period; what was succeeded, until overlap ends."""
