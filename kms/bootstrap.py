@@ -29,6 +29,7 @@ from hsm_drivers.ports import (
     StatementSigner,
 )
 from kms.api.problems import describe
+from kms.backup.marker import log_restore
 from kms.config import ConfigError, load
 from kms.domain.records import Epoch, Event
 from kms.logs import configure
@@ -294,6 +295,7 @@ async def local_services(settings: Settings, pin: Pin) -> AsyncIterator[Services
         path = await asyncio.to_thread(stack.enter_context, started)  # it probes in its own loop
         async with open_services(settings, path, Silent()) as services:
             await services.upkeep.recover()
+            await log_restore(services.core, settings.data_dir)
             yield services
 
 
