@@ -15,7 +15,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from hsm_drivers.errors import (
     BadCiphertextError,
@@ -24,7 +24,34 @@ from hsm_drivers.errors import (
     TokenFailureError,
     TokenUnavailableError,
 )
+from hsm_drivers.profile_tables import ProfileError, Table
 from policies.algorithms import Algorithm, Scheme
+
+__all__ = [
+    "MAX_SOURCE",
+    "SHIPPED",
+    "Attributes",
+    "Concurrency",
+    "CurveName",
+    "PointForm",
+    "Profile",
+    "ProfileError",
+    "Quirk",
+    "Recognition",
+    "Remedy",
+    "Spelling",
+    "TrustedBy",
+    "Wraps",
+    "called",
+    "code_of",
+    "load",
+    "recognised",
+    "remedy",
+    "remedy_of",
+    "shipped",
+    "spelling_of",
+    "standard",
+]
 
 MAX_SOURCE = 64 * 1024
 """Largest profile file in bytes."""
@@ -35,11 +62,6 @@ _CODE = re.compile(r"CKR_[A-Z0-9_]{2,60}|0x[0-9a-f]{1,8}", re.ASCII)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 _SPELLING = re.compile(r"[a-z0-9-]{2,32}", re.ASCII)
 _IN_BRACKETS = re.compile(r"\[(" + _CODE.pattern + r")\]$", re.ASCII)
-_MAX_NUMBER = 0xFFFF_FFFF
-
-
-class ProfileError(ValueError):
-    """A profile that cannot be used; the message says where and what is wrong."""
 
 
 class Remedy(StrEnum):
@@ -311,13 +333,11 @@ def _document(source: bytes, where: str) -> dict[str, Any]:
 
 
 def _profile(document: Mapping[str, Any], base: Profile | None, where: str) -> Profile:
-    read = _Table(document, where)
+    read = Table(document, where)
     name = read.matching("name", _NAME)
     title, tested = read.text("title"), read.boolean("tested")
     recognitions = tuple(_recognition(each) for each in read.tables("recognised"))
-    quirks = tuple(
-        Quirk(what=each.text("what"), source=each.text("source")) for each in read.tables("quirk")
-    )
+    quirks = tuple(_quirk(each) for each in read.tables("quirk"))
     spellings = {key: _spelling(each) for key, each in read.named_tables("spelling", _SPELLING)}
     remedies = read.table("remedies", optional=base is not None)
     own = _remedies(remedies) if remedies else {}
@@ -362,7 +382,7 @@ def _check_codes(codes: Iterable[str], base: Profile, where: str) -> None:
             raise ProfileError(f"{where}: the standard has no {code}; write others as 0x…")
 
 
-def _recognition(table: "_Table") -> Recognition:
+def _recognition(table: Table) -> Recognition:
     made = Recognition(
         source=table.text("source"),
         manufacturer=table.text("manufacturer", "*"),
@@ -375,7 +395,13 @@ def _recognition(table: "_Table") -> Recognition:
     return made
 
 
-def _concurrency(table: "_Table") -> Concurrency:
+def _quirk(table: Table) -> Quirk:
+    made = Quirk(what=table.text("what"), source=table.text("source"))
+    table.nothing_else()
+    return made
+
+
+def _concurrency(table: Table) -> Concurrency:
     made = Concurrency(
         source=table.text("source"),
         os_locking=table.boolean("os_locking"),
@@ -386,7 +412,7 @@ def _concurrency(table: "_Table") -> Concurrency:
     return made
 
 
-def _attributes(table: "_Table") -> Attributes:
+def _attributes(table: Table) -> Attributes:
     made = Attributes(
         source=table.text("source"),
         extractable_default=table.boolean("extractable_default"),
@@ -398,7 +424,7 @@ def _attributes(table: "_Table") -> Attributes:
     return made
 
 
-def _spelling(table: "_Table") -> Spelling:
+def _spelling(table: Table) -> Spelling:
     made = Spelling(
         source=table.text("source"),
         key_type=table.number("key_type"),
@@ -414,7 +440,7 @@ def _spelling(table: "_Table") -> Spelling:
     return made
 
 
-def _remedies(table: "_Table") -> dict[str, Remedy]:
+def _remedies(table: Table) -> dict[str, Remedy]:
     """Per remedy the codes that ask for it, each at one place only."""
     found: dict[str, Remedy] = {}
     for one in Remedy:
@@ -425,89 +451,3 @@ def _remedies(table: "_Table") -> dict[str, Remedy]:
     table.text("source")
     table.nothing_else()
     return found
-
-
-Member = TypeVar("Member", bound=StrEnum)
-
-
-class _Table:
-    """A TOML table being read: typed access, errors that name the place, no key left over."""
-
-    def __init__(self, values: object, where: str) -> None:
-        if not isinstance(values, dict):
-            raise ProfileError(f"{where} is not a table")
-        self._values = values
-        self._read: set[str] = set()
-        self.where = where
-
-    def _get(self, key: str, kind: type, default: object = None) -> Any:
-        self._read.add(key)
-        value = self._values.get(key, default)
-        if value is None:
-            raise ProfileError(f"{self.where}: {key} is missing")
-        # A boolean is an int to Python, and no number to us.
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ProfileError(f"{self.where}: {key} is not of kind {kind.__name__}")
-        return value
-
-    def text(self, key: str, default: str | None = None) -> str:
-        text: str = self._get(key, str, default)
-        if not text.strip() or len(text) > 2000:
-            raise ProfileError(f"{self.where}: {key} is empty or longer than 2000 characters")
-        return text
-
-    def matching(self, key: str, pattern: re.Pattern[str]) -> str:
-        text = self.text(key)
-        if not pattern.fullmatch(text):
-            raise ProfileError(f"{self.where}: {key} {text!r} is not {pattern.pattern}")
-        return text
-
-    def boolean(self, key: str) -> bool:
-        value: bool = self._get(key, bool)
-        return value
-
-    def number(self, key: str) -> int:
-        value: int = self._get(key, int)
-        if not 0 <= value <= _MAX_NUMBER:
-            raise ProfileError(f"{self.where}: {key} is not from 0 to {_MAX_NUMBER:#x}")
-        return value
-
-    def member(self, key: str, kind: type[Member], default: Member | None = None) -> Member:
-        text = self._get(key, str, default)
-        try:
-            return kind(text)
-        except ValueError:
-            known = ", ".join(kind)
-            raise ProfileError(f"{self.where}: {key} is {text!r}, none of {known}") from None
-
-    def strings(self, key: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
-        values: list[object] = self._get(key, list, [])
-        for value in values:
-            if not isinstance(value, str) or not pattern.fullmatch(value):
-                raise ProfileError(f"{self.where}: {key} has {value!r}, not {pattern.pattern}")
-        return tuple(str(value) for value in values)
-
-    def tables(self, key: str) -> list["_Table"]:
-        values: list[object] = self._get(key, list, [])
-        return [
-            _Table(value, f"{self.where}, {key} {at}") for at, value in enumerate(values, start=1)
-        ]
-
-    def named_tables(self, key: str, pattern: re.Pattern[str]) -> list[tuple[str, "_Table"]]:
-        values: dict[str, object] = self._get(key, dict, {})
-        for name in values:
-            if not pattern.fullmatch(name):
-                raise ProfileError(f"{self.where}: {key} has {name!r}, not {pattern.pattern}")
-        return [
-            (name, _Table(value, f"{self.where}, {key} {name}")) for name, value in values.items()
-        ]
-
-    def table(self, key: str, *, optional: bool) -> "_Table | None":
-        if optional and key not in self._values:
-            return None
-        return _Table(self._get(key, dict), f"{self.where}, {key}")
-
-    def nothing_else(self) -> None:
-        unknown = sorted(self._values.keys() - self._read)
-        if unknown:
-            raise ProfileError(f"{self.where}: unknown {', '.join(map(repr, unknown))}")
