@@ -78,7 +78,7 @@ class KeyDestruction:
         numbers = _destroyable(book, version)
         due = self._due(at)
         await self._tell(book, numbers, due)
-        after, events = self.scheduled(request.caller.name, book, numbers, due)
+        after, events = self._scheduled(request.caller.name, book, numbers, due)
         document = key_document(after)
         return await self._commits.answer(request, changes_of(book, after), events, document)
 
@@ -119,7 +119,7 @@ class KeyDestruction:
         """
         due = self._due(None)
         await self._tell(book, [number], due)
-        after, events = self.scheduled(actor, book, [number], due)
+        after, events = self._scheduled(actor, book, [number], due)
         await self._commits.log(changes_of(book, after), events)
 
     async def carry_out(self, book: KeyBook, number: int, actor: str) -> None:
@@ -153,7 +153,7 @@ class KeyDestruction:
         ]
         await self._commits.log([*changes_of(book, after), *gone], events)
 
-    def scheduled(
+    def _scheduled(
         self, actor: str, book: KeyBook, numbers: Sequence[int], due: datetime
     ) -> tuple[KeyBook, list[EventDraft]]:
         """The book with these versions' destruction due, and the events that say so."""

@@ -6,7 +6,7 @@ met here fails a test.
 """
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hsm_drivers.ports import Purpose, StatementSigner
+from hsm_drivers.ports import Purpose, ServiceKeys, StatementSigner
 from kms.services import ceremony, epochs
 from kms.services.errors import KmsError, Retry
 from kms.services.facade import Services
@@ -22,6 +22,7 @@ from kms.services.ports import Ledger, LedgerUnavailableError
 from kms.storage.faulty import Fault as LedgerFault
 from kms.storage.faulty import FaultyLedger
 from kms.storage.memory import MemoryLedger
+from tests.support import key_use_cases  # noqa: F401 - registers its cases
 from tests.support.books import check_books
 from tests.support.faulty_signer import Fault as SignerFault
 from tests.support.faulty_signer import FaultySigner
@@ -67,7 +68,10 @@ def spread(count: int, most: int) -> list[int]:
     return sorted({count - 1, *(at * count // most for at in range(most - 1))})
 
 
-READING = {"get", "find", "count", "head", "tile", "keys", "attributes", "journal", "health"}
+READING = {
+    *("get", "find", "count", "head", "tile"),
+    *("keys", "attributes", "journal", "health", "tokens"),
+}
 """Calls that change nothing: whether they were done makes no difference."""
 
 
@@ -165,13 +169,25 @@ BY_NEW_EPOCH = {"epochs.find_loss", "epochs.open_next_epoch", "epochs.continue_l
 """In test_new_epoch.py."""
 
 
+def verbs_of(field: str, kind: type, seen: set[type]) -> Iterator[str]:
+    """Public methods of a part of the service, and of its own parts; of each class once."""
+    if kind in seen:
+        return
+    seen.add(kind)
+    for name, part in inspect.get_annotations(kind).items():
+        yield from verbs_of(f"{field}.{name}", part, seen)
+    for name, member in vars(kind).items():
+        if name[0] != "_" and inspect.isfunction(member):
+            yield f"{field}.{name}"
+
+
 def test_every_use_case_is_here():
+    seen: set[type] = set()
     verbs = {
-        f"{field}.{name}"
+        name
         for field, kind in inspect.get_annotations(Services).items()
         if field not in ("core", "crls_wanted")
-        for name, member in vars(kind).items()
-        if name[0] != "_" and inspect.isfunction(member)
+        for name in verbs_of(field, kind, seen)
     }
     verbs |= {
         f"{module.__name__.rpartition('.')[2]}.{name}"
@@ -199,4 +215,5 @@ async def test_every_method_of_the_ports_fails_somewhere(tmp_path: Path):
         for case in CASES:
             calls += await calls_of(ports(made), partial(case.arrange, made))
     met = {"sign" if method in set(Purpose) else method for _, method, _ in calls}
-    assert met == (methods(Ledger) | methods(StatementSigner)) - NOT_BY_USE_CASES
+    offered = methods(Ledger) | methods(StatementSigner) | methods(ServiceKeys)
+    assert met == offered - NOT_BY_USE_CASES

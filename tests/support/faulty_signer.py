@@ -2,23 +2,32 @@
 
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from enum import StrEnum
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from hsm_drivers.errors import HsmError, TokenUnavailableError
+from hsm_drivers.operations import ServiceCall
 from hsm_drivers.ports import (
     JournalEntry,
     KeyAttributes,
     KeyLabel,
     KeyRecord,
     KeySpec,
+    Operation,
     Purpose,
+    ServiceKeys,
     SignerHealth,
     Statement,
     StatementSigner,
+    TokenStatus,
 )
 
 T = TypeVar("T")
+
+
+class Signer(StatementSigner, ServiceKeys, Protocol):
+    """The signer, whole."""
 
 
 class Fault(StrEnum):
@@ -29,7 +38,7 @@ class Fault(StrEnum):
 
 
 class FaultySigner:
-    """Any `StatementSigner`; its next calls fail as told, and all while it is away.
+    """Any signer; its next calls fail as told, and all while it is away.
 
     Calls are named by their method; those to sign by their purpose.
 
@@ -38,7 +47,7 @@ class FaultySigner:
         calls: How often each was called.
     """
 
-    def __init__(self, signer: StatementSigner) -> None:
+    def __init__(self, signer: Signer) -> None:
         self.away = False
         self.calls: Counter[str] = Counter()
         self._signer = signer
@@ -46,7 +55,7 @@ class FaultySigner:
 
     def fail_next(self, call: str, *faults: Fault, after: int = 0) -> None:
         """Let the next such calls fail, one per fault, after `after` that go through."""
-        assert call in {*Purpose, "keys", "attributes", "journal", "health", "generate"}
+        assert call in set(Purpose) or callable(getattr(self, call))
         self._faults.setdefault(call, deque()).extend([None] * after + [*faults])
 
     def mend(self) -> int:
@@ -73,6 +82,26 @@ class FaultySigner:
 
     async def generate(self, spec: KeySpec) -> KeyRecord:
         return await self._call("generate", lambda: self._signer.generate(spec))
+
+    async def use(self, calls: Sequence[ServiceCall]) -> list[tuple[bytes, ...] | HsmError]:
+        return await self._call("use", lambda: self._signer.use(calls))
+
+    async def tokens(self) -> list[TokenStatus]:
+        return await self._call("tokens", self._signer.tokens)
+
+    async def narrow(self, label: KeyLabel, operations: Sequence[Operation]) -> None:
+        await self._call("narrow", lambda: self._signer.narrow(label, operations))
+
+    async def schedule_destruction(self, label: KeyLabel, at: datetime) -> None:
+        await self._call(
+            "schedule_destruction", lambda: self._signer.schedule_destruction(label, at)
+        )
+
+    async def cancel_destruction(self, label: KeyLabel) -> None:
+        await self._call("cancel_destruction", lambda: self._signer.cancel_destruction(label))
+
+    async def destroy(self, label: KeyLabel) -> tuple[str, ...]:
+        return await self._call("destroy", lambda: self._signer.destroy(label))
 
     async def _call(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         self.calls[name] += 1

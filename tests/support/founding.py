@@ -10,7 +10,8 @@ from hsm_drivers.inprocess import InProcessSigner
 from hsm_drivers.ports import StatementSigner
 from hsm_drivers.software.driver import SoftwareDriver
 from hsm_drivers.state import SignerState
-from kms.domain.records import Authority, Epoch, Key
+from kms.domain.key_records import Key
+from kms.domain.records import Authority, Epoch
 from kms.services.ceremony import Ceremony, open_log
 from kms.services.ceremony_plan import load_plan
 from kms.services.core import Core

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hsm_drivers.inprocess import InProcessSigner
-from hsm_drivers.ports import KeyLabel, Purpose, ServiceKeys, StatementSigner
+from hsm_drivers.ports import KeyLabel, Purpose
 from hsm_drivers.software.driver import SoftwareDriver
 from hsm_drivers.state import SignerState
 from kms.domain.authorisation import Caller
@@ -36,6 +36,7 @@ from kms.storage.memory import MemoryLedger
 from kms.tlog.notes import VerifierKey
 from pki.checkers import check_certificate, check_crl
 from policies.policy import Policy, shipped
+from tests.support.faulty_signer import Signer
 
 CHECKERS = {
     Purpose.CERTIFICATE: check_certificate,
@@ -47,10 +48,6 @@ TENANT = TenantId("ministry")
 DOMAIN = "id.ministry.example"
 OFFICER = Caller(SYSTEM_TENANT, "alice", Role.OFFICER, ())
 SERVER = Caller(TENANT, "messenger", Role.MESSAGING_SERVER, ("device", "device-identity"))
-
-
-class Signer(StatementSigner, ServiceKeys, Protocol):
-    """The signer, whole."""
 
 
 class SteppingClock:

@@ -77,7 +77,7 @@ def _fresh() -> str:
     return secrets.token_hex(6)
 
 
-def _once(made: World, request: Call, work: Callable[[], Awaitable[Answer]]) -> Act:
+def once(made: World, request: Call, work: Callable[[], Awaitable[Answer]]) -> Act:
     """As the API does it: with the guard of its Idempotency-Key; answers the bytes."""
 
     async def act() -> bytes:
@@ -86,7 +86,7 @@ def _once(made: World, request: Call, work: Callable[[], Awaitable[Answer]]) -> 
     return act
 
 
-def _read(work: Callable[[], Any]) -> Act:
+def read(work: Callable[[], Any]) -> Act:
     async def act() -> Any:
         return work()
 
@@ -101,13 +101,13 @@ def _device(made: World, **slots: str) -> Device:
 def _ordering(made: World, device: Device) -> Act:
     body = device.request("device")
     request = made.call("orders", body)
-    return _once(made, request, lambda: made.services.orders.create(request, order_of(body)))
+    return once(made, request, lambda: made.services.orders.create(request, order_of(body)))
 
 
 def _proving(made: World, device: Device, answer: Mapping[str, Any]) -> Act:
     proofs = proofs_of(answer["enrolment"], device.prove(answer))
     request = made.call("proofs", answer["enrolment"])
-    return _once(made, request, lambda: made.services.proofs.complete(request, proofs))
+    return once(made, request, lambda: made.services.proofs.complete(request, proofs))
 
 
 async def _enrolled(made: World) -> tuple[Device, Certificate]:
@@ -127,7 +127,7 @@ async def order_many(made: World) -> Act:
     bodies = [_device(made, **IDENTITY).request("device-identity") for _ in range(3)]
     request = made.call("orders:batch", bodies)
     orders = [order_of(body) for body in bodies]
-    return _once(made, request, lambda: made.services.orders.create_many(request, orders))
+    return once(made, request, lambda: made.services.orders.create_many(request, orders))
 
 
 @covers("proofs.complete")
@@ -154,7 +154,7 @@ async def enrol_many(made: World) -> Act:
         for device, answer in zip(devices, answers, strict=True)
     ]
     request = made.call("proofs:batch", answers)
-    return _once(made, request, lambda: made.services.proofs.complete_many(request, proofs))
+    return once(made, request, lambda: made.services.proofs.complete_many(request, proofs))
 
 
 def _csr() -> bytes:
@@ -166,7 +166,7 @@ def _csr() -> bytes:
 def _certifying(made: World, csr: bytes) -> Act:
     request = made.call("certificates", csr, who=OFFICER)
     issue = made.services.infrastructure.issue_for_principal
-    return _once(made, request, lambda: issue(request, TENANT, "messenger", csr))
+    return once(made, request, lambda: issue(request, TENANT, "messenger", csr))
 
 
 @covers("infrastructure.issue_for_principal", "infrastructure.issue")
@@ -182,7 +182,7 @@ async def certify_this_server(made: World) -> Act:
     request = made.call("tls", spki, who=SERVICE)
     issue = made.services.infrastructure.issue_for_server
     names = ["localhost"], ["127.0.0.1"]
-    return _once(made, request, lambda: issue(request, public, *names, timedelta(hours=72)))
+    return once(made, request, lambda: issue(request, public, *names, timedelta(hours=72)))
 
 
 @covers("principals.add_tenant")
@@ -190,13 +190,13 @@ async def add_tenant(made: World) -> Act:
     name = _fresh()
     request = made.call("tenants", name, who=OFFICER)
     add = made.services.principals.add_tenant
-    return _once(made, request, lambda: add(request, name, f"id.{name}.example"))
+    return once(made, request, lambda: add(request, name, f"id.{name}.example"))
 
 
 async def _principal(made: World, name: str) -> Act:
     request = made.call("principals", name, who=OFFICER)
     add = made.services.principals.add_principal
-    return _once(made, request, lambda: add(request, TENANT, name, Role.AUDITOR, []))
+    return once(made, request, lambda: add(request, TENANT, name, Role.AUDITOR, []))
 
 
 @covers("principals.add_principal")
@@ -210,7 +210,7 @@ async def disable_principal(made: World) -> Act:
     await (await _principal(made, name))()
     request = made.call("disable", name, who=OFFICER)
     disable = made.services.principals.disable
-    return _once(made, request, lambda: disable(request, TENANT, name))
+    return once(made, request, lambda: disable(request, TENANT, name))
 
 
 @covers("revocation.certificate")
@@ -218,7 +218,7 @@ async def revoke_certificate(made: World) -> Act:
     _, certificate = await _enrolled(made)
     request, revoke = made.call("revoke", certificate.serial), made.services.revocation.certificate
     serial = Serial(certificate.serial)
-    return _once(made, request, lambda: revoke(request, TENANT, serial, Reason.SUPERSEDED))
+    return once(made, request, lambda: revoke(request, TENANT, serial, Reason.SUPERSEDED))
 
 
 @covers("revocation.device")
@@ -226,7 +226,7 @@ async def revoke_device(made: World) -> Act:
     device, _ = await _enrolled(made)
     request, revoke = made.call("revoke", device.device), made.services.revocation.device
     name = DeviceId(device.device)
-    return _once(made, request, lambda: revoke(request, TENANT, name, Reason.KEY_COMPROMISE))
+    return once(made, request, lambda: revoke(request, TENANT, name, Reason.KEY_COMPROMISE))
 
 
 @covers("revocation.user")
@@ -234,13 +234,13 @@ async def revoke_user(made: World) -> Act:
     device, _ = await _enrolled(made)
     request, revoke = made.call("revoke", device.user), made.services.revocation.user
     user = UserId(device.user)
-    return _once(made, request, lambda: revoke(request, TENANT, user, Reason.UNSPECIFIED))
+    return once(made, request, lambda: revoke(request, TENANT, user, Reason.UNSPECIFIED))
 
 
 @covers("crls.answer", "crls.publish")
 async def order_list(made: World) -> Act:
     request = made.call("crl", "people", who=OFFICER)
-    return _once(made, request, lambda: made.services.crls.answer(request, "people"))
+    return once(made, request, lambda: made.services.crls.answer(request, "people"))
 
 
 @covers("upkeep.publish_due", "crls.due", "crls.published", "crls.load")
@@ -286,7 +286,7 @@ async def sweep(made: World) -> Act:
 async def expire(made: World) -> Act:
     await order(made, _device(made))
     made.clock.advance(days=8)
-    return _read(made.services.upkeep.expire)
+    return read(made.services.upkeep.expire)
 
 
 @covers("ceremony.activate_policy", "ceremony.commit_or_fail")
@@ -301,19 +301,19 @@ async def authenticate(made: World) -> Act:
     newest = made.ledger.find(Certificate, authority="infrastructure", principal="messenger")[-1]
     access = made.services.access
 
-    def read() -> Caller:
+    def look() -> Caller:
         access.forget()
         access.tenant(OFFICER, TENANT)
         return access.authenticate(newest.der)
 
-    return _read(read)
+    return read(look)
 
 
 @covers("lookup.certificate", "lookup.certificates", "lookup.devices", "lookup.device")
 async def look_up_state(made: World) -> Act:
     device, certificate = await _enrolled(made)
     lookup = made.services.lookup
-    return _read(
+    return read(
         lambda: (
             lookup.certificate(TENANT, certificate.serial),
             lookup.certificates(TENANT, device=DeviceId(device.device)),
@@ -353,7 +353,7 @@ async def look_up_log(made: World) -> Act:
 @covers("principals.list_tenants", "principals.list_principals")
 async def list_principals(made: World) -> Act:
     principals = made.services.principals
-    return _read(lambda: (principals.list_tenants(), principals.list_principals(SYSTEM_TENANT)))
+    return read(lambda: (principals.list_tenants(), principals.list_principals(SYSTEM_TENANT)))
 
 
 @covers("readiness.checks")
