@@ -352,6 +352,25 @@ def extend_home(
     return _in_ceremony(settings, pin, extend)
 
 
+def in_ceremony(
+    settings: Settings, pin: Pin, work: Callable[[Core, SignerClient], Awaitable[T]]
+) -> T:
+    """Let the use cases of a home work over a signer in ceremony mode.
+
+    Raises:
+        KmsError: As the work says.
+        ConfigError: Home or token are not to be had.
+    """
+
+    async def run(path: Path) -> T:
+        async with _token_and_ledger(settings, path) as (client, ledger, executor):
+            epoch = current_epoch(ledger)
+            core = build_core(settings, ledger, client, client, epoch, executor, Silent())
+            return await work(core, client)
+
+    return _in_ceremony(settings, pin, run)
+
+
 def begin_epoch(
     settings: Settings,
     pin: Pin,

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from hsm_drivers.ports import SignerHealth
 from kms.services.facade import Services
 from kms.services.ports import LedgerUnavailableError
+from kms.services.token_watch import OWN
 from kms.services.turns import Admission, CallClass, Shed, Turns
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -295,6 +296,15 @@ class _SignerHealth(Collector):
             "Part of an hour's signatures that a key may make now, by its purpose; the least.",
             labels=["purpose"],
         )
+        healthy = GaugeMetricFamily(
+            "kms_token_healthy", "1 while calls go to the token.", labels=["token"]
+        )
+        processes = GaugeMetricFamily(
+            "kms_token_processes", "Token processes that get calls.", labels=["token"]
+        )
+        for token in self._last.tokens if self._ready is not None and self._last else ():
+            healthy.add_metric([token.name or OWN], token.healthy)
+            processes.add_metric([token.name or OWN], token.processes)
         if self._ready is not None:
             ready.add_metric([], self._ready)
         if self._last is not None:
@@ -302,7 +312,7 @@ class _SignerHealth(Collector):
             seconds.add_metric([], self._last.journal_seconds)
             for purpose, ratio in _least(self._last).items():
                 left.add_metric([purpose], ratio)
-        return [ready, writes, seconds, left]
+        return [ready, writes, seconds, left, healthy, processes]
 
 
 def _least(health: SignerHealth) -> dict[str, float]:

@@ -334,6 +334,9 @@ class EventType(StrEnum):
     KEY_HELD = "key.held"
     KEY_RELEASED = "key.released"
     KEY_USED = "key.used"
+    KEY_REPLICATED = "key.replicated"
+    KEY_MOVED = "key.moved"
+    TOKEN_HEALTH = "token.health"  # noqa: S105 - a kind of event, no password
     AUTHORITY_CREATED = "authority.created"
     POLICY_ACTIVATED = "policy.activated"
     TENANT_REGISTERED = "tenant.registered"

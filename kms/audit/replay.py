@@ -27,6 +27,15 @@ DETAIL: dict[EventType, dict[str, type]] = {
         "public_key_sha256": str,
         "attributes": dict,
     },
+    EventType.KEY_REPLICATED: {
+        "label": str,
+        "public_key_sha256": str,
+        "token": str,
+        "how": str,
+        "attributes": dict,
+    },
+    EventType.KEY_MOVED: {"label": str, "public_key_sha256": str, "token": str},
+    EventType.TOKEN_HEALTH: {"token": str, "healthy": bool},
     EventType.AUTHORITY_CREATED: {"name": str, "generation": int},
     EventType.POLICY_ACTIVATED: {"name": str, "hash": str},
     EventType.CERTIFICATE_REVOKED: {"reason": str},
@@ -132,6 +141,8 @@ class _Replay:
         self._steps: dict[EventType, Callable[[int, wire.Leaf], None]] = {
             EventType.LOG_OPENED: self._opened,
             EventType.KEY_GENERATED: self._key,
+            EventType.KEY_REPLICATED: self._replicated,
+            EventType.KEY_MOVED: self._known_key,
             EventType.AUTHORITY_CREATED: self._authority,
             EventType.POLICY_ACTIVATED: self._policy,
             EventType.CERTIFICATE_ISSUED: self._principal_certified,
@@ -180,6 +191,21 @@ class _Replay:
             held = isinstance(attributes, dict) and attributes.get(name) is wanted
             message = f"key {label}: {name} is not {str(wanted).lower()}"
             self.check.expect(held, event(index), message)
+
+    def _replicated(self, index: int, leaf: wire.Leaf) -> None:
+        """A replica is of a key that was born before, and can leave its token no more than that."""
+        self._known_key(index, leaf)
+        detail = _detail(leaf)
+        attributes = detail["attributes"]
+        sealed = attributes.get("sensitive") is True and (
+            attributes.get("extractable") is False or attributes.get("wrap_with_trusted") is True
+        )
+        message = f"key {detail['label']}: its replica on {detail['token']} could leave that token"
+        self.check.expect(sealed, event(index), message)
+
+    def _known_key(self, index: int, leaf: wire.Leaf) -> None:
+        known = _detail(leaf)["public_key_sha256"] in self.history.keys
+        self.check.expect(known, event(index), f"{leaf.type}: of a key whose birth is not told")
 
     def _authority(self, index: int, leaf: wire.Leaf) -> None:
         """A CA stands under an authority that exists; the root under itself."""

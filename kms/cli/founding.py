@@ -183,10 +183,15 @@ def agree_to(plan: Plan, officers: Sequence[str]) -> None:
     from rich.console import Console  # noqa: PLC0415 - a dialogue goes to standard error
 
     Console(stderr=True, highlight=False, markup=False).print(plan_view(plan))
-    _sign_off(officers)
+    sign_off(officers)
 
 
-def _sign_off(officers: Sequence[str]) -> None:
+def sign_off(officers: Sequence[str]) -> None:
+    """Each officer types their name.
+
+    Raises:
+        typer.Abort: Someone typed something else.
+    """
     for name in officers:
         typed = typer.prompt(f"{name}, type your name to agree", err=True)
         if typed.strip() != name:
@@ -325,7 +330,7 @@ def new_epoch(
         note(f"{loss.sentence[0].upper()}{loss.sentence[1:]}.")
         if not yes:
             note(_BEFORE_A_NEW_EPOCH)
-            _sign_off(officer)
+            sign_off(officer)
 
     pin = obtain_pin(settings, pin_fd=pin_fd)
     try:

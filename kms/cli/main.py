@@ -18,11 +18,12 @@ from kms.cli import (
     log,
     people,
     principals,
+    replicas,
     restore_command,
     serving,
     tenants,
 )
-from kms.cli.commands import Runtime
+from kms.cli.commands import Runtime, new_group
 from kms.cli.errors import ExitCode, explain
 from kms.cli.output import print_json
 
@@ -55,6 +56,10 @@ app.command("demo")(demo_command.demo)
 app.command("restore")(restore_command.restore)
 authorities.group.command("ceremony")(founding.ceremony)
 authorities.group.command("add")(extending.add_authorities)
+key_group = new_group("key", "Keys: of this service's own ceremonies, and of its clients.")
+key_group.command("replicate")(replicas.replicate)
+app.add_typer(key_group)
+log.group.command("move")(replicas.move_log)
 log.group.command("add-cosigner")(extending.add_cosigner)
 log.group.command("new-epoch")(founding.new_epoch)
 log.group.command("export-journal")(journal.export_journal)

@@ -10,6 +10,7 @@ import structlog
 from kms.services.errors import KmsError
 from kms.services.facade import Services
 from kms.services.ports import LedgerUnavailableError
+from kms.services.token_watch import TokenWatch
 
 FINISH_SECONDS = 3.0
 """How long a round may take to its end once all are to stop: less than the supervisor allows."""
@@ -32,6 +33,7 @@ class Intervals:
     sweep: float = 20.0
     expire: float = 600.0
     keys: float = 60.0
+    tokens: float = 2.0
 
 
 class Maintenance:
@@ -40,6 +42,7 @@ class Maintenance:
     def __init__(self, services: Services, intervals: Intervals | None = None) -> None:
         self._services = services
         self._intervals = intervals or Intervals()
+        self._tokens = TokenWatch(services.core)
         self._rounds: set[asyncio.Task[bool]] = set()
 
     async def run(self) -> None:
@@ -56,6 +59,7 @@ class Maintenance:
                 group.create_task(self._every(intervals.expire, "expire", self._expire))
                 group.create_task(self._every(intervals.due, "keys-due", self._keys_due))
                 group.create_task(self._every(intervals.keys, "keys", self._reconcile_keys))
+                group.create_task(self._every(intervals.tokens, "tokens", self._tokens.look))
                 group.create_task(self._publish_wanted())
         finally:
             await self._finish()
