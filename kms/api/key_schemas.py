@@ -1,7 +1,7 @@
 """Bodies and queries of calls on keys: unknown members refused, everything bounded."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -61,6 +61,7 @@ Sealed = _bytes(MAX_DATA + _SEALED)
 Associated = _bytes(4 << 10)
 Digest = _bytes(64, 32)
 Proof = _bytes(8 << 10)
+HeldBy = Literal[Protection.TOKEN, Protection.TRANSFERABLE, Protection.WRAPPED]
 Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Days = Annotated[int, Field(ge=0, le=MAX_DAYS)]
 
@@ -106,8 +107,8 @@ class KeyBody(BaseModel):
     algorithm: NameText | None = Field(
         default=None, description="The first that the policy allows, if left out."
     )
-    protection: Protection | None = Field(
-        default=None, description="`token`, `transferable` or `wrapped`."
+    protection: HeldBy | None = Field(
+        default=None, description="Of every part; if left out, the strongest that the token offers."
     )
     token: SlotText | None = Field(default=None, description="The service's own, if left out.")
     activates: Moment | None = Field(default=None, description="At once, if left out.")

@@ -4,14 +4,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from kms.api.key_schemas import Associated, Data, Message, Moment, SettingsBody, Version
+from kms.api.key_schemas import Associated, Data, HeldBy, Message, Moment, SettingsBody, Version
 from kms.api.key_use_schemas import bodies_of
 from kms.api.schemas import described
 from kms.api.validation import NameText, PrincipalText, SlotText, TenantText
 from kms.domain.key_records import LogUses
 from kms.services.kem_slots import ARCHIVE
 from kms.services.key_orders import KeySettings
-from policies.decisions import Protection
 
 MAX_REASON = 500
 
@@ -48,7 +47,7 @@ class KemSlotBody(BaseModel):
     algorithm: NameText | None = Field(
         default=None, description="The first hybrid that the policy allows, if left out."
     )
-    protection: Protection | None = Field(
+    protection: HeldBy | None = Field(
         default=None, description="Of every part; if left out, the strongest that the token offers."
     )
     token: SlotText | None = Field(default=None, description="The service's own, if left out.")

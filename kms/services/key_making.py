@@ -223,7 +223,7 @@ def _ways(
     elif asked is Protection.WRAPPED:
         if row.kind not in _SECRET:
             yield tuple(Component(part, asked) for part in parts)
-    elif all(there) or row.kind not in _SECRET:
+    elif asked is None and (all(there) or row.kind not in _SECRET):
         ways = [Protection.TOKEN if held else Protection.WRAPPED for held in there]
         yield tuple(map(Component, parts, ways))
 

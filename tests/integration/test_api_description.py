@@ -17,6 +17,7 @@ from kms.api import (
     schemas,
 )
 from kms.api.app import FAMILIES
+from kms.services.slot_verbs import SLOT_VERBS
 from tests.support.described import session
 from tests.support.tls_site import Running, running
 
@@ -35,6 +36,7 @@ def document(server: Running) -> dict[str, Any]:
 
 
 USES = {route.path for route in key_uses.router.routes}  # type: ignore[attr-defined]
+USES |= {f"/v1/kem-slots/{{slot}}/{verb}" for verb in SLOT_VERBS}
 """Calls that change nothing, though they are posted."""
 
 
