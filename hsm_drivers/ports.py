@@ -202,6 +202,8 @@ class KeyRecord:
     @property
     def places(self) -> tuple[str, ...]:
         """Names of the tokens that hold it, its home first."""
+        if not self.replicas:  # asked for every call
+            return (self.home,)
         return (self.home, *(replica.token for replica in self.replicas))
 
 

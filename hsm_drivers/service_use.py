@@ -7,8 +7,7 @@ works on all of a round together.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
 
 from hsm_drivers.errors import HsmError, TokenFailureError
 from hsm_drivers.nonces import Nonces
@@ -66,13 +65,8 @@ class ServiceUse:
                 self.failed[operation] += 1
 
 
-@dataclass(slots=True)
-class _Running:
-    """A call, and what it waits for."""
-
-    place: int
-    steps: Asking
-    jobs: tuple[Job, ...] = ()
+_Waiting = tuple[int, Asking, tuple[Job, ...]]
+"""Place of a call in the batch, its steps, and what they wait for."""
 
 
 class _Batch:
@@ -80,74 +74,61 @@ class _Batch:
 
     def __init__(self, steps: Steps, calls: Sequence[ServiceCall]) -> None:
         self.outcomes: list[Outcome] = [()] * len(calls)
-        self.running: list[_Running] = []
+        self.running: list[_Waiting] = []
         self._steps = steps
         self._calls = calls
 
     def begin(self) -> Generator[None, None, None]:
         """The first step of every call; what needs no token is done with it."""
-        pause = _Pause()
+        pause = time.monotonic() + SLICE_SECONDS
         for place, call in enumerate(self._calls):
-            self._first(place, call)
-            yield from pause
+            try:
+                steps = self._steps.of(call)
+            except HsmError as error:
+                self.outcomes[place] = error
+                continue
+            self._step(place, steps, None)
+            if time.monotonic() >= pause:
+                yield
+                pause = time.monotonic() + SLICE_SECONDS
 
     def jobs(self) -> list[Job]:
         """What is asked of tokens now."""
-        return [job for call in self.running for job in call.jobs]
+        return [job for _, _, jobs in self.running for job in jobs]
 
     def advance(self, answers: Sequence[bytes | HsmError]) -> Generator[None, None, None]:
         """Hand the answers out and take the next steps."""
         waiting, self.running = self.running, []
-        begin, pause = 0, _Pause()
-        for call in waiting:
-            end = begin + len(call.jobs)
-            self._next(call, answers[begin:end])
+        begin, pause = 0, time.monotonic() + SLICE_SECONDS
+        for place, steps, jobs in waiting:
+            end = begin + len(jobs)
+            self._step(place, steps, answers[begin:end])
             begin = end
-            yield from pause
+            if time.monotonic() >= pause:
+                yield
+                pause = time.monotonic() + SLICE_SECONDS
 
-    def _first(self, place: int, call: ServiceCall) -> None:
-        try:
-            running = _Running(place, self._steps.of(call))
-        except HsmError as error:
-            self.outcomes[place] = error
-        else:
-            self._take(running, lambda: next(running.steps))
-
-    def _next(self, running: _Running, answers: Sequence[bytes | HsmError]) -> None:
-        steps = running.steps
-        failed = next((answer for answer in answers if isinstance(answer, HsmError)), None)
-        if failed is not None:
-            self._take(running, lambda: steps.throw(failed))
-        else:
-            made = tuple(answer for answer in answers if isinstance(answer, bytes))
-            self._take(running, lambda: steps.send(made))
-
-    def _take(self, running: _Running, step: Callable[[], tuple[Job, ...]]) -> None:
+    def _step(self, place: int, steps: Asking, answers: Sequence[bytes | HsmError] | None) -> None:
         """Errors are values: one bad call never sinks the batch."""
         try:
-            running.jobs = step()
+            jobs = next(steps) if answers is None else _told(steps, answers)
         except StopIteration as done:
-            self.outcomes[running.place] = done.value
+            self.outcomes[place] = done.value
         except HsmError as error:
-            self.outcomes[running.place] = error
+            self.outcomes[place] = error
         except Exception as error:  # noqa: BLE001 - see below
             # What chokes on foreign bytes must not stop the signer for everyone else; its words may
             # hold what it choked on, so only its kind is told.
             _log.error("a service call failed with %s", type(error).__name__)
-            self.outcomes[running.place] = TokenFailureError(
-                "the call failed; see the signer's log"
-            )
+            self.outcomes[place] = TokenFailureError("the call failed; see the signer's log")
         else:
-            self.running.append(running)
+            self.running.append((place, steps, jobs))
 
 
-class _Pause:
-    """Lets something else happen every `SLICE_SECONDS`."""
-
-    def __init__(self) -> None:
-        self._due = time.monotonic() + SLICE_SECONDS
-
-    def __iter__(self) -> Generator[None, None, None]:
-        if time.monotonic() >= self._due:
-            yield
-            self._due = time.monotonic() + SLICE_SECONDS
+def _told(steps: Asking, answers: Sequence[bytes | HsmError]) -> tuple[Job, ...]:
+    made = []
+    for answer in answers:
+        if isinstance(answer, HsmError):
+            return steps.throw(answer)
+        made.append(answer)
+    return steps.send(tuple(made))
