@@ -367,7 +367,7 @@ async def test_an_interrupted_one_is_continued_by_holding_it_again(
     """Whatever call fails, before or after its work, nothing is made twice."""
     async with world(tmp_path, None, FaultySigner, policy=POLICY) as made:
         assert isinstance(made.signer, FaultySigner)
-        failures, most = 0, 12
+        failures, most = 0, 6
         with ThreadPoolExecutor(1) as executor:
             for after in range(most):
                 made.signer.fail_next(call, fault, after=after % 3)
