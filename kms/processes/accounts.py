@@ -146,8 +146,9 @@ def _hand_over(settings: Settings, worker: Account, signer: Account) -> None:
     for directory in (settings.data_dir, settings.tls_dir):
         give(directory, worker)
     give(settings.signer_state, signer)
-    if settings.token.directory is not None:
-        give(settings.token.directory, signer)
+    for token in settings.estate.values():
+        if token.directory is not None:
+            give(token.directory, signer)
 
 
 def give(directory: Path, account: Account) -> None:
@@ -187,11 +188,14 @@ def _worker_needs(settings: Settings) -> list[str]:
 
 
 def _signer_needs(settings: Settings) -> list[str]:
-    files = [value for value in settings.token.environment.values() if Path(value).is_absolute()]
-    needs = [f"r{settings.path}", f"r{settings.token.module}", f"w{settings.signer_state}"]
-    needs += [f"r{value}" for value in files if Path(value).exists()]
-    if settings.token.directory is not None:
-        needs.append(f"w{settings.token.directory}")
+    needs = [f"r{settings.path}", f"w{settings.signer_state}"]
+    for token in settings.estate.values():
+        if token.chroot is None:  # inside one, paths mean something else
+            files = [value for value in token.environment.values() if Path(value).is_absolute()]
+            needs.append(f"r{token.module}")
+            needs += [f"r{value}" for value in files if Path(value).exists()]
+        if token.directory is not None:
+            needs.append(f"w{token.directory}")
     return needs
 
 

@@ -12,8 +12,8 @@ from kms.services.system import CLOCK_TOLERANCE, SystemClock
 _REMEDIES = {
     ChildState.PIN_REFUSED: "the token refused the PIN; it was tried once and is not tried again:"
     " put the right PIN in place, then start the service anew",
-    ChildState.MISCONFIGURED: "the signer's configuration is wrong, its log lines say where:"
-    " mend it, then start the service anew",
+    ChildState.MISCONFIGURED: "the configuration is wrong, the log lines say where: mend it, then"
+    " start the service anew",
 }
 
 
@@ -33,9 +33,10 @@ class Progress:
 
     def checks(self) -> list[Check]:
         """Every question and its answer."""
-        refusal = _REMEDIES.get(_signer_state(self.state))
+        state = _state(self.state)
+        refusal = _REMEDIES.get(_of(state, "signer"))
         return [
-            Check("processes", ok=refusal is None, detail=refusal or "none has given up"),
+            Check("processes", ok=refusal is None, detail=refusal or _tokens(state)),
             Check("listeners", ok=self.serving, detail=self._listeners()),
             self._clock(),
         ]
@@ -61,9 +62,28 @@ class Progress:
         )
 
 
-def _signer_state(path: Path) -> Any:
-    """What `state.json` says of the signer; None where it says nothing."""
+def _state(path: Path) -> Any:
+    """What `state.json` says; None where it says nothing."""
     try:
-        return json.loads(path.read_bytes())["signer"]["state"]
-    except (OSError, ValueError, LookupError, TypeError):
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
         return None
+
+
+def _of(state: Any, child: str) -> Any:
+    """The state of a child; None where nothing is said of it."""
+    try:
+        return state[child]["state"]
+    except (LookupError, TypeError):
+        return None
+
+
+def _tokens(state: Any) -> str:
+    """What token processes have given up, a sentence each: the keys there may have replicas."""
+    tokens = state.get("tokens", {}) if isinstance(state, dict) else {}
+    given_up = [
+        f"token {name}: {remedy}"
+        for name in tokens
+        if (remedy := _REMEDIES.get(_of(tokens, name))) is not None
+    ]
+    return "; ".join(given_up) or "none has given up"

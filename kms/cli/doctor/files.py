@@ -29,9 +29,10 @@ def _rules(settings: Settings) -> Iterator[tuple[Path, int]]:
     yield settings.home, WRITING
     yield settings.path, WRITING
     yield settings.trust_path, WRITING
-    for secret in (settings.token.pin_file, settings.token.directory):
-        if secret is not None:
-            yield secret, OTHERS
+    for token in settings.estate.values():
+        for secret in (token.pin_file, token.directory):
+            if secret is not None:
+                yield secret, OTHERS
     for directory in (settings.data_dir, settings.tls_dir, settings.signer_state):
         yield directory, OTHERS
         for name in _names(directory):

@@ -29,7 +29,7 @@ def processes(patient: Patient, proc: Path = Path("/proc")) -> list[Finding]:
         return [warning(CHECK, "the home is in use, but worker or signer is not there", remedy)]
     return [
         *children(state),
-        mapped(proc / str(worker) / "maps", settings.token.module),
+        mapped(proc / str(worker) / "maps", *(token.module for token in settings.estate.values())),
         separated(proc / str(worker), proc / str(signer), state),
     ]
 
@@ -66,16 +66,32 @@ def children(state: Mapping[str, Any]) -> list[Finding]:
         elif restarts:
             remedy = "see the service's log lines for why"
             found.append(warning(CHECK, f"the {name} was started again {restarts} times", remedy))
-    return found or [ok(CHECK, "signer and worker run, neither was started again")]
+    return found + _tokens(state) or [ok(CHECK, "signer and worker run, neither was started again")]
 
 
-def mapped(maps: Path, module: Path) -> Finding:
+def _tokens(state: Mapping[str, Any]) -> list[Finding]:
+    """What the supervisor says of token processes, where there are any."""
+    tokens = state.get("tokens")
+    found = []
+    for name, said in tokens.items() if isinstance(tokens, dict) else ():
+        now, restarts = said.get("state"), said.get("restarts", 0)
+        if now != "running":
+            remedy = "see the service's log lines; docs/runbooks/token-away.md, pin-refused.md"
+            found.append(failed(CHECK, f"the processes of token {name} are {now}", remedy))
+        elif restarts:
+            remedy = "see the service's log lines for why"
+            said_so = f"processes of token {name} were started again {restarts} times"
+            found.append(warning(CHECK, said_so, remedy))
+    return found
+
+
+def mapped(maps: Path, *modules: Path) -> Finding:
     """No PKCS#11 module in the worker's memory."""
     try:
         lines = maps.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return warning(CHECK, "the worker's memory map cannot be read by this user", AS_ROOT)
-    names = {module.name, "pkcs11", "softhsm"}
+    names = {*(module.name for module in modules), "pkcs11", "softhsm"}
     bad = sorted({line.split()[-1] for line in lines if any(name in line for name in names)})
     if bad:
         return failed(

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsm_drivers.errors import HsmError
-from hsm_drivers.ports import Head, KeyAttributes, KeyRecord, SignerHealth
+from hsm_drivers.ports import Head, KeyAttributes, KeyRecord, SignerHealth, TokenStatus
 from kms.cli.doctor.findings import Finding, Patient, failed, ok, warning
 from kms.cli.doctor.ledger import LedgerFacts
 from kms.config import ConfigError
 from kms.processes.pin import Pin, PinError, obtain_pin
 from kms.processes.signer_process import SignerStartError
 from kms.services.heads import epoch_number, newest_epoch
-from kms.settings import Settings
+from kms.settings import Settings, shown
 from policies.decisions import Protection
 
 CHECK = "token"
@@ -42,9 +42,9 @@ class Answers:
 
 def token(patient: Patient, facts: LedgerFacts, pin_fd: int | None) -> list[Finding]:
     """Module, token, login, keys, mechanisms, and the signer's memory of the log."""
-    module = patient.settings.token.module
-    if not module.is_file():
-        return [failed(CHECK, f"there is no PKCS#11 module at {module}", "set token.module")]
+    missing = modules(patient.settings)
+    if missing:
+        return missing
     if not (patient.own or patient.running):
         remedy = "run as root or as the user of the service"
         return [warning(CHECK, "this user may start no signer in the home", remedy)]
@@ -72,7 +72,30 @@ def _ask(patient: Patient, pin_fd: int | None) -> tuple[Answers | None, list[Fin
     health = answers.health
     if not health.ready:
         return None, [failed(CHECK, f"token {health.token}: {health.detail}", "connect the token")]
-    return answers, [ok(CHECK, f"{health.token}: logged in, {health.detail}")]
+    if len(health.tokens) < 2:
+        return answers, [ok(CHECK, f"{health.token}: logged in, {health.detail}")]
+    return answers, [_estate(token) for token in health.tokens]
+
+
+def modules(settings: Settings) -> list[Finding]:
+    """Every token's module is there; one inside a chroot is looked for there."""
+    found = []
+    for name, token in settings.estate.items():
+        root = Path("/") if token.chroot is None else token.chroot
+        module = root / token.module.relative_to("/")
+        if not module.is_file():
+            table = f"tokens.{name}" if name else "token"
+            said = f"there is no PKCS#11 module at {module}"
+            found.append(failed(CHECK, said, f"set {table}.module"))
+    return found
+
+
+def _estate(token: TokenStatus) -> Finding:
+    name = f"{shown(token.name)} ({token.label})"
+    if not token.healthy:
+        remedy = "connect it; docs/runbooks/token-away.md. Keys with a replica go on elsewhere"
+        return failed(CHECK, f"{name}: {token.detail}", remedy)
+    return ok(CHECK, f"{name}: {token.detail}, {token.processes} process(es) serve it")
 
 
 def _running(settings: Settings) -> Answers:
