@@ -14,6 +14,7 @@ from kms.cli import (
     extending,
     founding,
     journal,
+    kem,
     local_principals,
     log,
     people,
@@ -45,6 +46,7 @@ for group in (
     certificates.group,
     people.devices,
     people.users,
+    kem.group,
     log.group,
     backup.group,
 ):
