@@ -100,8 +100,6 @@ class Wraps(StrEnum):
     """Carried in as a session object, by C_WrapKey and C_UnwrapKey."""
     AS_CIPHER = "as-cipher"
     """By C_Encrypt and C_Decrypt with the same mechanism; the wrapping key may encrypt, too."""
-    AS_PLAIN_KEY = "as-plain-key"
-    """As AS_KEY, by a token that makes whatever it unwraps readable and lets nobody say so."""
 
 
 class TrustedBy(StrEnum):

@@ -16,8 +16,9 @@ from policies.algorithms import Algorithm, Kind, Scheme, algorithms
 _NONCE, _TAG = 12, 16
 """Bytes, of AES-GCM (SP 800-38D)."""
 _SIZES = (0, 1, 16, 1000, 65_536)
-_WRAPPED_SIZES = (8, 16, 32, 64, 2400)
-"""Bytes; the last is an ML-KEM-768 private key's size."""
+_WRAPPED_SIZES = (8, 16, 24, 32, 40, 64, 2392, 2400)
+"""Bytes; the last is an ML-KEM-768 private key's size. Both kinds of distance to blocks of 16 bytes
+are there: opencryptoki 3.27 breaks at one of them."""
 
 
 @dataclass(frozen=True, slots=True)

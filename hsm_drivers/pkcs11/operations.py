@@ -44,7 +44,6 @@ CARRIER: Template = {
     Attribute.EXTRACTABLE: True,
 }
 """A session object that carries bytes into or out of the token and is destroyed at once."""
-_READABLE = frozenset({Attribute.SENSITIVE, Attribute.EXTRACTABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +154,7 @@ def _aes_kwp(token: Cryptoki, handle: int, _row: Algorithm, spelling: Spelling) 
     arriving = {name: value for name, value in CARRIER.items() if name not in unsaid}
 
     def unwrap(ciphertext: bytes) -> bytes:
-        carrier = token.unwrap(how, handle, ciphertext, arriving, refused)
+        carrier = token.unwrap(how, handle, ciphertext, _CARRIER, refused)
         return token.value_once(carrier, len(ciphertext))
 
     return _wrapping(wrap, unwrap)
@@ -192,8 +191,8 @@ def _ml_kem(token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling) ->
 def _ecdh(token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling) -> KeyOperations:
     """ECDH without a KDF (SP 800-56A 5.7.1.2, RFC 7748 6.1).
 
-    What the sender's point may be is looked at here (`hsm_drivers.curves`), and X25519's points of
-    small order make a secret that everyone knows.
+    What the sender's point may be is looked at here (`hsm_drivers.curves`). Of X25519, points of
+    small order give zeros, a secret that everyone knows; of P-256, zeros are one x among others.
     """
     curve = CURVES[row.curve] if row.curve else None
     size = curve.size if curve else row.public_key_size or 0
@@ -210,7 +209,7 @@ def _ecdh(token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling) -> K
         parameters.public = sent
         parameters.public_length = len(sent)
         secret = token.value_once(token.derive(how, handle, template, refused), size)
-        if not any(secret):
+        if curve is None and not any(secret):
             raise RefusedBytesError(0x41)
         return secret
 

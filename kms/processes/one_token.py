@@ -9,9 +9,11 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
+from typing import Self
 
 from hsm_drivers.hardening import close_to_inspection, forbid_core_dumps
 from hsm_drivers.pool import Place, PoolOfTokens
@@ -96,7 +98,7 @@ class TokenAccess:
         self._gate = -1
         self._count = 0
 
-    def __enter__(self) -> "TokenAccess":
+    def __enter__(self) -> Self:
         """Make a private directory for sockets."""
         forbid_core_dumps()
         close_to_inspection()
@@ -112,7 +114,7 @@ class TokenAccess:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Driver]:
-        """A further process that has logged in.
+        """A further process that has logged in; should it die, it is started again.
 
         Raises:
             PinError: The token refused the PIN.
@@ -123,27 +125,58 @@ class TokenAccess:
         process = TokenProcess(
             path.stem, self.token, self._pin, self._gate, path, self._separation, Backoff()
         )
+        keeper = _Keeper(process)
+        keeper.start()
         try:
-            process.child.start()
-            self._await(process)
+            keeper.await_login()
             link = Link("", path, self.token.call_seconds)
             pool = PoolOfTokens([Place("", self.token.label, (link,))], lambda _: {})
             with contextlib.closing(pool):
                 yield pool.driver("")
         finally:
-            while not process.child.stop(STOP_GRACE):
-                process.child.watch(restart=False)
-                sleep(_LOOK_S)
-            process.close()
+            keeper.end()
 
-    def _await(self, process: TokenProcess) -> None:
-        deadline = monotonic() + START_S
-        while not process.ready:
-            process.watch(restart=False, start_seconds=START_S, wedge_seconds=START_S)
-            if process.child.state is ChildState.PIN_REFUSED:
-                raise PinError("the token refused the PIN; after a few wrong ones it locks itself")
-            if not process.child.alive:
-                raise TokenAccessError("the token's process ended; its message stands above")
-            if monotonic() > deadline:
-                raise TokenAccessError(f"the token gave no answer in {START_S:.0f} s")
+
+class _Keeper(threading.Thread):
+    """Owns a token process: starts it, starts it again after a crash, ends it."""
+
+    def __init__(self, process: TokenProcess) -> None:
+        super().__init__(name="keeper", daemon=True)
+        self._process = process
+        self._ended = threading.Event()
+        self._settled = threading.Event()
+        self._state = ChildState.STOPPED
+
+    def run(self) -> None:
+        """Until it is told to end."""
+        self._process.child.start()
+        while not self._ended.wait(_LOOK_S):
+            self._process.watch(
+                restart=self._settled.is_set(), start_seconds=START_S, wedge_seconds=START_S
+            )
+            self._state = self._process.child.state
+            if self._process.ready or not self._process.child.alive:
+                self._settled.set()
+        while not self._process.child.stop(STOP_GRACE):
+            self._process.child.watch(restart=False)
             sleep(_LOOK_S)
+        self._process.close()
+
+    def await_login(self) -> None:
+        """Return once the process has logged in.
+
+        Raises:
+            PinError: The token refused the PIN.
+            TokenAccessError: The process ended, or it takes too long.
+        """
+        if not self._settled.wait(START_S):
+            raise TokenAccessError(f"the token gave no answer in {START_S:.0f} s")
+        if self._state is ChildState.PIN_REFUSED:
+            raise PinError("the token refused the PIN; after a few wrong ones it locks itself")
+        if self._state is not ChildState.RUNNING:
+            raise TokenAccessError("the token's process ended; its message stands above")
+
+    def end(self) -> None:
+        """End the process; returns once it has."""
+        self._ended.set()
+        self.join()
