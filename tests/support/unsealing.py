@@ -111,10 +111,12 @@ class PrivateKem:
     def open_envelope(self, envelope: Envelope, recipient: KemRecipient) -> bytes:
         if recipient.kem != self.row:
             raise ValueError("another KEM is named than that of the key")
+        return envelope.decrypt(self.content_key(recipient))
+
+    def content_key(self, recipient: KemRecipient) -> bytes:
         secret = self.decapsulate(recipient.ciphertext)
         derive = HKDF(hashes.SHA256(), 32, salt=None, info=recipient.kdf_info).derive
-        key = keywrap.aes_key_unwrap(derive(secret), recipient.wrapped)
-        return envelope.decrypt(key)
+        return keywrap.aes_key_unwrap(derive(secret), recipient.wrapped)
 
     def hpke(self) -> tuple[hpke.Suite, Any]:
         """The library's own opener of messages; not of MLKEM768-P256, which it lacks."""
