@@ -150,11 +150,8 @@ def _aes_kwp(token: Cryptoki, handle: int, _row: Algorithm, spelling: Spelling) 
         finally:
             token.destroy(carrier)
 
-    unsaid = _READABLE if spelling.wraps is Wraps.AS_PLAIN_KEY else frozenset()
-    arriving = {name: value for name, value in CARRIER.items() if name not in unsaid}
-
     def unwrap(ciphertext: bytes) -> bytes:
-        carrier = token.unwrap(how, handle, ciphertext, _CARRIER, refused)
+        carrier = token.unwrap(how, handle, ciphertext, CARRIER, refused)
         return token.value_once(carrier, len(ciphertext))
 
     return _wrapping(wrap, unwrap)
