@@ -155,7 +155,7 @@ def _steps(done: "Restored") -> list[str]:
             f"kms log new-epoch --home {home} --officer NAME --officer NAME --reason TEXT:"
             " a log that lost events is never continued."
         )
-    steps.append(f"kms serve --home {home}; the first event it logs is service.restored.")
+    steps.append(f"kms serve --home {home}; its log says service.restored.")
     steps.append(f"kms doctor --home {home}")
     return steps
 

@@ -36,6 +36,7 @@ from kms.services.turns import ROOMS, Admission, CallClass, Room
 from kms.settings import Settings
 
 RETRY_SECONDS = 1.0
+RESTORE_RETRY_SECONDS = 5.0
 _NEW_OBJECTS = 100_000
 """Container objects made before the garbage collector looks at them; a batch makes more."""
 
@@ -107,22 +108,30 @@ async def _first(stop: asyncio.Event, work: Awaitable[None]) -> bool:
 async def _prepare(settings: Settings, services: Services) -> None:
     """Recover as far as the signer allows; without it revocations and reading go on.
 
-    Waited for are what must come before all else in the log: that the service was restored, and a
-    policy that it does not know yet, under which nothing may be decided.
+    Only a policy that the log does not know yet is waited for: nothing may be decided under it.
     """
     try:
         await services.upkeep.recover()
-    except KmsError as error:
+        await log_restore(services.core, settings.data_dir)
+    except (KmsError, BackupError) as error:
         _log.warning("worker.not-recovered", detail=str(error))
     while True:
         try:
-            await log_restore(services.core, settings.data_dir)
             await refresh_policy(services)
-        except (KmsError, BackupError) as error:
-            _log.warning("worker.not-prepared", detail=str(error))
+        except KmsError as error:
+            _log.warning("worker.policy-not-logged", detail=str(error))
             await asyncio.sleep(RETRY_SECONDS)
         else:
             return
+
+
+async def _tell_restore(settings: Settings, services: Services) -> None:
+    """Log a restore that could not be logged at first, as soon as that can be done."""
+    while True:
+        with contextlib.suppress(KmsError, BackupError):
+            await log_restore(services.core, settings.data_dir)
+            return
+        await asyncio.sleep(RESTORE_RETRY_SECONDS)
 
 
 async def _serve(
@@ -149,7 +158,7 @@ async def _serve(
     metrics.watch_admission(admission)
     connections = Open()
     metrics.registry.register(connections)
-    async with _background(keeper.run):
+    async with _background(keeper.run), _background(lambda: _tell_restore(settings, services)):
         await serve(
             _listeners(settings, services, metrics, limits, admission, current[0]),
             stop,
