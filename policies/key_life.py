@@ -122,7 +122,7 @@ def follow(state: KeyState, step: Step) -> KeyState:
     """
     after = TRANSITIONS.get((state, step))
     if after is None:
-        raise IllegalStepError(f"a key that is {state} cannot follow the step {step!r}")
+        raise IllegalStepError(f"a key that is {state} cannot take the step {step.value!r}")
     return after
 
 

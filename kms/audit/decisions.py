@@ -1,6 +1,7 @@
 """Policy decisions, decided once more: same policy, same question, same rule (promise P4). Pure."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -10,6 +11,7 @@ from kms.audit.certificates import Held, Inventory
 from kms.audit.findings import Check, event
 from kms.audit.forms import X509_ERRORS
 from kms.audit.history import History
+from kms.audit.key_lives import rules_of
 from policies.algorithms import Algorithm, Kind, of_key
 from policies.decisions import Protection, Question, Use, decide
 from policies.policy import Policy
@@ -37,8 +39,13 @@ def check_decisions(
     """
     check = Check("decisions", "every issuing event follows the policy in force")
     unknown: set[str] = set()
+    created: dict[str, Mapping[str, Any]] = {}
     for index, leaf in events.items():
-        if leaf.type not in _USES:
+        detail = leaf.detail or {}
+        if leaf.type is wire.EventType.KEY_CREATED:
+            created[detail["key"]] = detail
+        of_key = leaf.type is wire.EventType.KEY_GENERATED and detail.get("key") in created
+        if leaf.type not in _USES and not of_key:
             continue
         check.examined += 1
         if leaf.policy is None:
@@ -47,11 +54,14 @@ def check_decisions(
         digest = leaf.policy["hash"]
         if digest != history.policy_at(index):
             check.fail(event(index), f"policy {digest} was not in force")
-        _check_rules(check, index, leaf)
-        if digest in policies:
-            _decide_again(check, index, leaf, inventory, policies[digest])
-        else:
+        if not of_key:
+            _check_rules(check, index, leaf)
+        if digest not in policies:
             unknown.add(digest)
+        elif of_key:
+            _decide_key_again(check, index, leaf, created[detail["key"]], policies[digest])
+        else:
+            _decide_again(check, index, leaf, inventory, policies[digest])
     for digest in sorted(unknown):
         check.notes.append(
             f"policy {digest} is not at hand (--policy); its decisions stand as told"
@@ -69,6 +79,15 @@ def _check_rules(check: Check, index: int, leaf: wire.Leaf) -> None:
     needed = {_subject(certificate) for certificate in leaf.certificates}
     if set(rules) != needed:
         check.fail(event(index), f"has rules for {sorted(rules)}, but issues {sorted(needed)}")
+
+
+def _decide_key_again(
+    check: Check, index: int, leaf: wire.Leaf, created: Mapping[str, Any], policy: Policy
+) -> None:
+    told = (leaf.policy or {})["rules"]
+    for name, rules in rules_of(leaf, created, policy).items():
+        message = f"{name}: rule {told.get(name)!r} is not what the policy says of such a key"
+        check.expect(told.get(name) in rules, event(index), message)
 
 
 def _decide_again(

@@ -11,6 +11,8 @@ from kms import wire
 from kms.audit.findings import Check, event
 from kms.audit.forms import FORMS, ROLES
 from kms.audit.history import History, Issued, ListIssued, Revoked, TenantRegistered
+from kms.audit.key_lives import DETAIL as KEY_DETAIL
+from kms.audit.key_lives import KeyLives
 from kms.audit.leaves import parse_leaf
 from kms.audit.names import Names
 from kms.wire import EventType
@@ -50,6 +52,7 @@ DETAIL: dict[EventType, dict[str, type]] = {
         "next_update": str,
     },
     EventType.CRL_ORPHANED: {"authority": str, "number": int},
+    **KEY_DETAIL,
     EventType.RECOVERY_KEY_REGISTERED: {
         "recovery_key": str,
         "algorithm": str,
@@ -132,6 +135,7 @@ class _Replay:
     def __init__(self, names: Names) -> None:
         self.check = Check("history", "every event was possible after those before it")
         self.history = History()
+        self._lives = KeyLives(self.check)
         self._names = names
         self._hashes: dict[str, int] = {}
         self._devices: dict[tuple[str, str], tuple[str, str]] = {}
@@ -170,6 +174,7 @@ class _Replay:
         act = self._steps.get(leaf.type)
         if act is not None:
             act(index, leaf)
+        self._lives.step(index, leaf)
 
     def _opened(self, index: int, leaf: wire.Leaf) -> None:
         """The birth of the log's key tells of it as of any other key's."""
