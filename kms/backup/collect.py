@@ -27,10 +27,12 @@ from kms.backup.format import FileEntry, LogEntry, Manifest, TokenEntry
 from kms.backup.recovery import RecoveryKey
 from kms.backup.signer_copy import key_entry, records
 from kms.domain.records import Epoch, Event
+from kms.processes.accounts import refuse_foreign
 from kms.services.heads import newest_signed
 from kms.services.ports import Ledger
 from kms.settings import CONFIG_NAME, Settings
 from kms.storage import migrate, snapshot
+from kms.storage.dialect import database_path
 from kms.storage.sql import SqlLedger
 from kms.wire import EventType, timestamp
 from policies.decisions import Protection
@@ -73,12 +75,14 @@ def gathered(settings: Settings, keys: Sequence[RecoveryKey], now: datetime) -> 
         now: Time of the backup.
 
     Raises:
+        ConfigError: As root: the ledger lies where others could have put it.
         BackupError: Another backup is being made, there is no log, or a key is unknown to it.
         LedgerUnavailableError: The ledger cannot be read, or the disk is full.
         HsmError: The signer's state is damaged.
         OSError: A file cannot be read, or the disk is full.
     """
     with _alone(settings), passing_directory(settings.home, SCRATCH) as directory:
+        refuse_foreign(database_path(settings.database_url).parent, settings)
         snapshot.copy(settings.database_url, directory / LEDGER)
         made = timestamp(now)
         copy_signer(settings.signer_state, directory / "signer")
