@@ -28,4 +28,5 @@ def refuse_unreachable(records: Sequence[KeyRecord], tokens: Sequence[TokenStatu
 
 
 def _sentence(token: TokenStatus, tokens: Sequence[TokenStatus]) -> str:
-    return token.detail if len(tokens) == 1 else f"token {token.label}: {token.detail}"
+    name = token.name or "main"
+    return token.detail if len(tokens) == 1 else f"token {name} ({token.label}): {token.detail}"

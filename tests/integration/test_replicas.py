@@ -175,10 +175,10 @@ def test_health_names_the_token_that_is_away(
     eventually(estate.pool, lambda: not core.health().tokens[1].healthy)
     health = core.health()
     assert health.ready, "every key is still to be had"
-    assert "token second" in health.detail
+    assert "token b (second): " in health.detail
     estate.served[""][0].end()
     eventually(estate.pool, lambda: not core.health().ready)
-    assert "token first" in core.health().detail
+    assert "token main (first): " in core.health().detail
 
 
 def test_a_key_whose_only_token_is_away_is_not_ready(core: SignerCore, estate: Pooled) -> None:
