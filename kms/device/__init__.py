@@ -16,7 +16,9 @@ from kms.device.errors import (
     UsageError,
 )
 from kms.device.keys import ALGORITHMS, KemKey, SigningKey, SlotKey
+from kms.device.sealing import Recipient, seal_envelope, seal_message
 from kms.device.server import MessagingServer
+from kms.device.slots import SlotVersion, verify_slot
 from kms.device.verification import Certified, SlotCertificate
 
 __all__ = [
@@ -30,11 +32,16 @@ __all__ = [
     "MalformedAnswerError",
     "MessagingServer",
     "ProblemError",
+    "Recipient",
     "SigningKey",
     "SlotCertificate",
     "SlotKey",
+    "SlotVersion",
     "TranscriptMismatchError",
     "UnreachableError",
     "UntrustedAnswerError",
     "UsageError",
+    "seal_envelope",
+    "seal_message",
+    "verify_slot",
 ]
