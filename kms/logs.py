@@ -12,13 +12,13 @@ from typing import TextIO
 import structlog
 
 
-def configure(process: str, *, stream: TextIO | None = None, verbose: bool = False) -> None:
+def configure(process: str, *, stream: TextIO | None = None, quiet: bool = False) -> None:
     """Set up structlog for this process; call once at start.
 
     Args:
         process: Name that stands in every line: `supervisor`, `worker`, `signer`, `cli`.
         stream: Where to write; standard error by default.
-        verbose: Include debug lines.
+        quiet: Warnings and what is worse, nothing else.
     """
     out = stream or sys.stderr
     renderer: structlog.typing.Processor
@@ -37,7 +37,7 @@ def configure(process: str, *, stream: TextIO | None = None, verbose: bool = Fal
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
-            logging.DEBUG if verbose else logging.INFO
+            logging.WARNING if quiet else logging.INFO
         ),
         logger_factory=lambda *_: _Lines(out),
         cache_logger_on_first_use=False,

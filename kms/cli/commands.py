@@ -133,6 +133,9 @@ def local(function: Callable[Concatenate[Settings, P], Shown]) -> Callable[..., 
     """Make a command that works in a home on this machine."""
 
     def command(*, home: HomeOption = None, as_json: JsonOption = False, **arguments: Any) -> None:
+        from kms.logs import configure  # noqa: PLC0415 - remote commands start faster
+
+        configure("cli", quiet=True)  # standard output is the command's own
         settings = load(locate(home))
         finish(_call(function, settings, arguments), as_json=as_json)
 

@@ -1,11 +1,14 @@
 """A home grows post-quantum authorities and a cosigner: commands, a running service, an auditor.
 
-SoftHSM2 has no ML-DSA, so the keys are wrapped under one of its own.
+SoftHSM2 has no ML-DSA, so keys on it are wrapped under one of its own. Where NSS softoken can be
+had, a second token of the home, one authority and the cosigner live there as they are.
 """
 
+import base64
 import json
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -19,12 +22,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from kms.device import Certified, Device, Expectations, MessagingServer
 from kms.tlog.notes import KeyType, VerifierKey, parse_note, verify_note
+from tests.support import nss
 from tests.support.running import KMS, OFFICER, TENANT, Home, running
 
 KMS_AUDIT = str(Path(sys.executable).with_name("kms-audit"))
-PLAN = """
+HAS_NSS = not nss.missing()
+PLAN = f"""
 [authorities.people-pq-3]
-protection = "wrapped"
+{'token = "pq"' if HAS_NSS else 'protection = "wrapped"'}
 
 [authorities.people-pq-5]
 protection = "wrapped"
@@ -66,24 +71,48 @@ def audit(record: Path, *arguments: str) -> tuple[bool, dict[str, list[str]]]:
 
 @pytest.fixture(scope="module")
 def home(prepared: Home, folder: Path) -> Home:
-    """Two authorities and a cosigner are added, as soon as the policy permits wrapped keys."""
+    """Two authorities and a cosigner are added, under a policy that permits wrapped keys."""
     made = prepared.copy(folder / "pq")
+    if HAS_NSS:
+        give_token(made)
     here = ("--home", str(made.path))
     plan = made.root / "plan.toml"
     plan.write_text(PLAN)
     add = ("authority", "add", *here, "--plan", str(plan), *OFFICERS)
-    kms(*add, fails="protection wrapped")
     config = made.path / "kms.toml"
     wanted = 'policy = "post-quantum-2026"'
     text, found = re.subn(r"(?m)^(# )?policy = .*$", wanted, config.read_text())
     assert found == 1
     config.write_text(text)
     added = kms(*add)
-    assert {"people-pq-3", "people-pq-5"} < added["certificates"].keys()
+    for name in ("people-pq-3", "people-pq-5"):
+        data = base64.b64decode(added["certificates"][name]["certificate"])
+        (made.root / f"{name}.pem").write_text(ssl.DER_cert_to_PEM_cert(data))
     kms(*add, fails="already")
-    cosigned = kms("log", "add-cosigner", *here, "--protection", "wrapped", *OFFICERS)
+    held = ("--token", "pq") if HAS_NSS else ("--protection", "wrapped")
+    cosigned = kms("log", "add-cosigner", *here, *held, *OFFICERS)
+    protections = {key["label"]: key["protection"] for key in cosigned["keys"]}
+    expected = "token" if HAS_NSS else "wrapped"
+    assert protections["people-pq-3-1"] == protections["log-cosigner-1"] == expected
+    assert protections["people-pq-5-1"] == "wrapped"
     (made.root / "log-cosigner.vkey").write_text(cosigned["cosigner_vkey"])
     return made
+
+
+def give_token(home: Home) -> None:
+    """A second token, as an operator writes it down."""
+    token = nss.make_nss(home.root / "nss", "pq")
+    told = {
+        "module": token.module,
+        "label": token.label,
+        "pin_file": str(token.directory / "pin"),
+        "directory": str(token.directory),
+    }
+    lines = [f"{name} = {json.dumps(value)}" for name, value in told.items()]
+    lines += ["", "[tokens.pq.environment]"]
+    lines += [f"{name} = {json.dumps(value)}" for name, value in token.environment.items()]
+    config = home.path / "kms.toml"
+    config.write_text("\n".join([config.read_text(), "[tokens.pq]", *lines, ""]))
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +122,12 @@ def record(home: Home) -> Path:
     officer = ("--home", str(home.path), "--as", OFFICER)
     with running(home):
         cert, key = principal(home)
-        kms("authority", "export", str(made), *officer)
         url = f"https://127.0.0.1:{home.port('api')}"
         with MessagingServer(url, cert, key, home.trust) as server:
             for bundle in BUNDLES:
-                leave(made, enrol(home, made, server, bundle))
+                leave(made, enrol(home, server, bundle))
         kms("device", "revoke", "device-pq-3", "--tenant", TENANT, *officer)
-        kms("authority", "publish-crl", *officer)
+        kms("authority", "publish-crl", "people-pq-3", *officer)
         kms("authority", "export", str(made), *officer)
         kms("log", "export", str(made), *officer)
     kms("log", "export-journal", str(made), "--home", str(home.path))
@@ -121,12 +149,12 @@ def principal(home: Home) -> tuple[Path, Path]:
     return cert, private
 
 
-def enrol(home: Home, record: Path, server: MessagingServer, bundle: str) -> Certified:
+def enrol(home: Home, server: MessagingServer, bundle: str) -> Certified:
     authority = bundle.replace("device", "people")
     expectations = Expectations.load(
         TENANT,
         home.trust.read_bytes(),
-        (record / "ca" / f"{authority}.pem").read_bytes(),
+        (home.root / f"{authority}.pem").read_bytes(),
         (home.root / "log.vkey").read_text(),
         cosigner_vkey=(home.root / "log-cosigner.vkey").read_text(),
     )
