@@ -25,6 +25,7 @@ import reading
 import report
 import rows
 import scale
+import service_keys
 from enrolled import learn
 from enrolments import Enrolments, by_load, by_size
 from helpers import HERE, Helper, enrolling, plain
@@ -94,9 +95,10 @@ def setting(directory: Path, raw_sign: Path, plan: Plan) -> Iterator[Setting]:
         client = stack.enter_context(enrolling(site))
         check(site)
         enrol(client, 3 * BATCH_SIZE)
+        raw_token = make_token(directory / "raw-token", RAW_LABEL)
         wanted = {
-            rows.RAW: raw_signing(directory / "raw-token", raw_sign),
-            **signing(stack, directory / "signer"),
+            rows.RAW: raw(raw_sign, raw_token),
+            **signing(stack, directory / "signer", raw_sign, raw_token),
             rows.BATCH: Enrolments(client, "device-identity", service, batch=BATCH_SIZE),
             rows.BUNDLE: Enrolments(client, "device", service, batch=BATCH_SIZE),
             rows.SINGLE: Enrolments(client, "device-identity", service),
@@ -108,19 +110,29 @@ def setting(directory: Path, raw_sign: Path, plan: Plan) -> Iterator[Setting]:
         yield Setting(site, service, client, wanted | others, missing)
 
 
-def raw_signing(directory: Path, program: Path) -> Measurement:
+def raw(program: Path, token: Path, *what: str) -> Measurement:
     """The C program on a token of its own."""
-    token = make_token(directory, RAW_LABEL)
-    return lambda seconds: Sample(measures.raw_rate(program, token, RAW_LABEL, seconds))
+    return lambda seconds: Sample(measures.raw_rate(program, token, RAW_LABEL, seconds, *what))
 
 
-def signing(stack: ExitStack, directory: Path) -> dict[str, Measurement]:
-    """A signer without a service."""
+def signing(
+    stack: ExitStack, directory: Path, program: Path, token: Path
+) -> dict[str, Measurement]:
+    """A signer without a service, and the C program beside its service keys."""
     site = make_site(directory)
     signer = stack.enter_context(measures.signer(site, site.people, _STATEMENTS))
+    macs, sealed, opened = service_keys.batches(signer.socket, BATCH_SIZE)
+    parts = service_keys.components(program, token, RAW_LABEL)
+    size = str(service_keys.MESSAGE_SIZE)
     return {
         rows.SIGNER: lambda seconds: Sample(signer.rate(seconds, BATCH_SIZE)),
         rows.BUILD: lambda seconds: Sample(signer.build_rate(seconds, BATCH_SIZE)),
+        rows.MACS_RAW: raw(program, token, "hmac", size),
+        rows.MACS: lambda seconds: Sample(macs(seconds)),
+        rows.SEALED_RAW: raw(program, token, "gcm", size),
+        rows.SEALED: lambda seconds: Sample(sealed(seconds)),
+        rows.OPENED_RAW: lambda seconds: Sample(parts(seconds)),
+        rows.OPENED: lambda seconds: Sample(opened(seconds)),
     }
 
 

@@ -25,6 +25,10 @@ DJANGO_HELD = "django-ca, HSM backend, session held open"
 TILE, TILE_FILE = "hash tile", "hash tile as a static file"
 CHECKPOINT, CHECKPOINT_FILE = "checkpoint", "checkpoint as a static file"
 CRL, CRL_FILE = "CRL", "CRL as a static file"
+MACS, MACS_RAW = "HMAC through the signer, batches of 100", "raw C HMAC-SHA-256"
+SEALED, SEALED_RAW = "AES-GCM through the signer, batches of 100", "raw C AES-256-GCM"
+OPENED = "MLKEM768-X25519 through the signer, batches of 100"
+OPENED_RAW = "raw C X25519, then ML-KEM-768 in software"
 COMMITS = "ledger alone, 100 devices a commit"
 COMMITS_EACH = "ledger alone, a commit each"
 
@@ -48,6 +52,12 @@ UNITS = {
     CHECKPOINT_FILE: "requests",
     CRL: "requests",
     CRL_FILE: "requests",
+    MACS: "MACs of 1 KiB",
+    MACS_RAW: "MACs of 1 KiB",
+    SEALED: "texts of 1 KiB",
+    SEALED_RAW: "texts of 1 KiB",
+    OPENED: "decapsulations",
+    OPENED_RAW: "decapsulations",
     COMMITS: "devices",
     COMMITS_EACH: "devices",
 }
@@ -86,6 +96,9 @@ RATIOS = (
     Ratio("hash tile ÷ static file", TILE, TILE_FILE, 0.5, 0.8),
     Ratio("checkpoint ÷ static file", CHECKPOINT, CHECKPOINT_FILE, 0.5, 0.8),
     Ratio("CRL ÷ static file", CRL, CRL_FILE, 0.5, 0.8),
+    Ratio("HMAC through the signer ÷ raw C", MACS, MACS_RAW, 0.5, 0.8),
+    Ratio("AES-GCM through the signer ÷ raw C", SEALED, SEALED_RAW, 0.5, 0.8),
+    Ratio("hybrid decapsulation ÷ its components", OPENED, OPENED_RAW, 0.5, 0.9),
 )
 
 

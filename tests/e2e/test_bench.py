@@ -31,6 +31,12 @@ ROWS = ENROLLING | {
     "CRL as a static file",
     "ledger alone, 100 devices a commit",
     "ledger alone, a commit each",
+    "raw C HMAC-SHA-256",
+    "HMAC through the signer, batches of 100",
+    "raw C AES-256-GCM",
+    "AES-GCM through the signer, batches of 100",
+    "raw C X25519, then ML-KEM-768 in software",
+    "MLKEM768-X25519 through the signer, batches of 100",
 }
 WHERE_INSTALLED = {"CFSSL serve, software key, at its best"}
 DEVICES = 300

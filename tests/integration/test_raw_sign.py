@@ -37,21 +37,29 @@ def run(program: Path, token: Path, *arguments: str) -> subprocess.CompletedProc
     )
 
 
-def test_it_signs_with_one_key_and_counts(program: Path, token: Path):
+@pytest.mark.parametrize("what", [(), ("hmac",), ("gcm", "64"), ("x25519",)])
+def test_it_uses_one_key_and_counts(program: Path, token: Path, what: tuple[str, ...]):
     for _ in range(2):
-        done = run(program, token, MODULE, "bench", str(token / "pin"), "0.2")
+        done = run(program, token, MODULE, "bench", str(token / "pin"), "0.2", *what)
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)
         assert result["signatures"] > 10
         assert 0.2 <= result["seconds"] < 2
+    kind = "secrkey" if what[:1] in {("hmac",), ("gcm",)} else "privkey"
+    tool = ["pkcs11-tool", "--module", MODULE, "--token-label", "bench", "--list-objects"]
     listing = subprocess.run(
-        ["pkcs11-tool", "--module", MODULE, "--token-label", "bench", "--list-objects"],
-        env={**os.environ, "SOFTHSM2_CONF": str(token / "softhsm2.conf")},
+        [*tool, "--login", "--pin", "env:BENCH_PIN", "--type", kind],
+        env={
+            **os.environ,
+            "SOFTHSM2_CONF": str(token / "softhsm2.conf"),
+            "BENCH_PIN": (token / "pin").read_text().strip(),
+        },
         capture_output=True,
         text=True,
         check=True,
     )
-    assert listing.stdout.count("bench-raw") == 1, "found again, not made again"
+    name = "-".join(("bench-raw", *what[:1]))
+    assert listing.stdout.count(f"label:      {name}\n") == 1, "found again, not made again"
 
 
 @pytest.mark.parametrize(
@@ -62,6 +70,7 @@ def test_it_signs_with_one_key_and_counts(program: Path, token: Path):
         ({2: "/nonexistent"}, "no PIN", 1),
         ({3: "0"}, "usage", 2),
         ({3: "1000"}, "usage", 2),
+        ({3: "0.1", 4: "rot13"}, "usage", 2),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -69,7 +78,7 @@ def test_what_is_wrong_is_said(
 ):
     arguments = [MODULE, "bench", str(token / "pin"), "0.1"]
     for place, value in change.items():
-        arguments[place] = value
+        arguments[place : place + 1] = [value]
     done = run(program, token, *arguments)
     assert done.returncode == status
     assert words in done.stderr
