@@ -102,7 +102,9 @@ class TokenSession:
 
         Args:
             operation: Uses `raw` and handles found through it.
-            again: False for what must not happen twice; the session is then only reopened.
+            again: False for what must not happen twice; the session is then only reopened, and
+                only if it does not answer any more: to log in makes some tokens write, and a
+                SoftHSM2 whose disk is full loses itself by that.
 
         Raises:
             HsmError: As `meanings` says; never an exception of python-pkcs11.
@@ -115,7 +117,7 @@ class TokenSession:
             return operation()
         except PKCS11Error as error:
             lost = told(error, self.token)
-            if not self._is_lost(error):
+            if not self._is_lost(error) or not (again or self._is_silent()):
                 raise lost from error
         self._drop()
         self._open()
@@ -134,6 +136,14 @@ class TokenSession:
         if isinstance(error, pkcs11.NoSuchKey | pkcs11.NoSuchToken):
             return True
         return remedy(self.profile, meaning(error).code) in (Remedy.LOG_IN, Remedy.REOPEN)
+
+    def _is_silent(self) -> bool:
+        """Whether the session does not even give random numbers."""
+        try:
+            self.raw.generate_random(64)
+        except PKCS11Error:
+            return True
+        return False
 
     def close(self) -> None:
         """Log out and let module and token go; closing twice is fine."""
