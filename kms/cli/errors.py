@@ -99,8 +99,12 @@ REMEDIES: Mapping[str, str] = {
     "idempotency-key-reused": "leave --idempotency-key away, or repeat the same command exactly",
     "invalid-csr": "make the CSR anew: openssl req -new -key KEY -subj /CN=NAME -out CSR",
     "key-reused": "make a new key; keys are never registered twice",
+    "confirmation-missing": "give the name of the key: --confirm NAME",
+    "key-state": "look at its versions: kms key show NAME",
+    "legal-hold": "the hold has to be lifted first",
     "log-unavailable": "try again with the same --idempotency-key; `kms doctor` finds the cause",
     "not-found": "check the name with `list`, and --tenant: tenants do not see each other",
+    "operation-not-permitted": "have who manages the key permit it: kms key permit",
     "overloaded": "try again in a moment",
     "private-key-material": "take the private key out of the request; it must never leave its"
     " owner. If it was sent over a network, make a new one",

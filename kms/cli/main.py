@@ -13,8 +13,10 @@ from kms.cli import (
     doctor_command,
     extending,
     founding,
+    hsm,
     journal,
     kem,
+    keys,
     local_principals,
     log,
     people,
@@ -24,7 +26,7 @@ from kms.cli import (
     serving,
     tenants,
 )
-from kms.cli.commands import Runtime, new_group
+from kms.cli.commands import Runtime
 from kms.cli.errors import ExitCode, explain
 from kms.cli.output import print_json
 
@@ -46,7 +48,9 @@ for group in (
     certificates.group,
     people.devices,
     people.users,
+    keys.group,
     kem.group,
+    hsm.group,
     log.group,
     backup.group,
 ):
@@ -58,9 +62,7 @@ app.command("demo")(demo_command.demo)
 app.command("restore")(restore_command.restore)
 authorities.group.command("ceremony")(founding.ceremony)
 authorities.group.command("add")(extending.add_authorities)
-key_group = new_group("key", "Keys: of this service's own ceremonies, and of its clients.")
-key_group.command("replicate")(replicas.replicate)
-app.add_typer(key_group)
+keys.group.command("replicate")(replicas.replicate)
 log.group.command("move")(replicas.move_log)
 log.group.command("add-cosigner")(extending.add_cosigner)
 log.group.command("new-epoch")(founding.new_epoch)
