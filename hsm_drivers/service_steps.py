@@ -77,6 +77,7 @@ class Steps:
         self._store = store
         self._nonces = nonces
         self._keys = keys
+        self._permitted: dict[tuple[KeyLabel, Operation], KeyRecord] = {}
 
     def of(self, call: ServiceCall) -> _Answer:
         """The steps of a call; their value is its answer.
@@ -91,10 +92,15 @@ class Steps:
         return _STEPS[type(call)](self, record, call)
 
     def _record(self, key: KeyLabel, operation: Operation) -> KeyRecord:
-        record = self._store.held(key).record
-        if operation not in record.operations:
-            raise StatementRefusedError(f"service key {key!r} does not {operation}, or no longer")
-        return record
+        found = self._permitted.get((key, operation))
+        if found is None:
+            found = self._store.held(key).record
+            if operation not in found.operations:
+                raise StatementRefusedError(
+                    f"service key {key!r} does not {operation}, or no longer"
+                )
+            self._permitted[key, operation] = found
+        return found
 
     def sign(self, record: KeyRecord, call: SignMessage) -> _Answer:
         """A signature by the token, or by the key that it opened."""

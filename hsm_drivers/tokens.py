@@ -6,8 +6,7 @@
 import math
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hsm_drivers.calls import SignCall, TokenCall, perform
 from hsm_drivers.errors import (
@@ -25,8 +24,7 @@ Performing = Generator[None, None, list[bytes | HsmError]]
 """Calls being made, slice by slice; its value is the outcome of each, in order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """A call, and the names of the tokens that can make it: any of them will do."""
 
     places: tuple[str, ...]
