@@ -81,18 +81,36 @@ def _answer(done: subprocess.CompletedProcess[bytes], module: Path) -> bytes:
     return done.stdout
 
 
+def holder(token: Token) -> int | None:
+    """A process that has the token's module loaded with the same configuration, if one is seen.
+
+    Root sees all processes, others their own. A home's lock says it better, where there is a home.
+    """
+    wanted = {f"{name}={value}".encode() for name, value in token.environment.items()}
+    module = str(token.module).encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            loaded = module in (process / "maps").read_bytes()
+            if loaded and wanted <= set((process / "environ").read_bytes().split(b"\0")):
+                return int(process.name)
+        except OSError:  # ended meanwhile, or another user's
+            continue
+    return None
+
+
 class TokenAccess:
     """Makes token processes of one token, for as long as the `with` lasts.
 
     Attributes:
         token: What it serves.
+        separation: Who its processes run as.
     """
 
     def __init__(self, token: Token, pin: Pin, separation: Separation) -> None:
         """Nothing is started yet."""
         self.token = token
         self._pin = pin
-        self._separation = separation
+        self.separation = separation
         self._stack = contextlib.ExitStack()
         self._directory = Path()
         self._gate = -1
@@ -123,7 +141,7 @@ class TokenAccess:
         self._count += 1
         path = self._directory / f"token-{self._count}.sock"
         process = TokenProcess(
-            path.stem, self.token, self._pin, self._gate, path, self._separation, Backoff()
+            path.stem, self.token, self._pin, self._gate, path, self.separation, Backoff()
         )
         keeper = _Keeper(process)
         keeper.start()

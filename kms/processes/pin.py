@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kms.config import ConfigError, credential_pin_file
-from kms.settings import Settings
+from kms.settings import Settings, Token
 
 MAX_PIN = 255
 """Longest PIN, in bytes; far below what a pipe takes without a reader."""
@@ -74,9 +74,23 @@ def obtain_pin(
     Raises:
         PinError: None of the four has a usable PIN.
     """
+    return pin_of(settings.estate[token], token, pin_fd=pin_fd, prompt=prompt)
+
+
+def pin_of(
+    its: Token,
+    token: str,
+    *,
+    pin_fd: int | None = None,
+    prompt: Callable[[str], str] = getpass.getpass,
+) -> Pin:
+    """As `obtain_pin`, of a token that need not stand in any settings.
+
+    Raises:
+        PinError: None of the four has a usable PIN.
+    """
     if pin_fd is not None:
         return _from_fd(pin_fd, f"file descriptor {pin_fd}")
-    its = settings.estate[token]
     if its.pin_file is not None:
         return _from_private_file(its.pin_file)
     credential = credential_pin_file(token)
