@@ -148,6 +148,16 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     assert vendor.called("standard") is standard()
 
 
+def test_the_example_of_the_document_is_a_profile() -> None:
+    document = Path(__file__).parents[2] / "docs" / "hsm" / "profiles.md"
+    text = document.read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    profile = load(example.encode())
+    assert not profile.tested
+    assert remedy(profile, "0x80000201") is Remedy.REOPEN
+    assert all(f"`{name}`" in text for name in ALL)
+
+
 def _changed(old: str, new: str, text: str = HEAD + SPELLING) -> str:
     assert old in text
     return text.replace(old, new)
