@@ -156,6 +156,9 @@ class KeyLives:
         self._expect(detail.get("label") == label, index, f"is not labelled {label}")
         purposes = detail.get("purposes")
         self._expect(purposes == [key.purpose], index, f"is not for {key.purpose}, as its key is")
+        certified = len(leaf.certificates) == (1 if key.purpose is KeyPurpose.KEM else 0)
+        message = "slots are born with their certificate, and no other keys with any"
+        self._expect(certified, index, message)
         key.versions.append(_Version(label, set(map(str, tokens or ["main"]))))
 
     def _orphaned(self, index: int, leaf: wire.Leaf) -> None:

@@ -69,7 +69,7 @@ def compose(core: Core, blocklists: tuple[Blocklist, ...] = ()) -> Services:
         readiness=Readiness(core, crls),
         upkeep=Upkeep(core, crls),
         keys=keys,
-        slots=compose_slots(core, claims),
+        slots=compose_slots(core, claims, _after_revocation(access, wanted)),
         crls_wanted=wanted,
     )
 

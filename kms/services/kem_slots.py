@@ -4,6 +4,7 @@ Everything that keys do in their lives, slots do the same way (`kms.services.key
 own is that they are certified, served to senders, and open what was sealed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kms.services.claims import Claims
@@ -34,12 +35,12 @@ class KemSlots:
     documents: SlotDocuments
 
 
-def compose_slots(core: Core, claims: Claims) -> KemSlots:
-    """Wire them over one core."""
+def compose_slots(core: Core, claims: Claims, revoked: Callable[[set[str]], None]) -> KemSlots:
+    """Wire them over one core; `revoked` is told of authorities whose CRL became stale."""
     reach = KeyReach(core, KEM_SLOTS)
     return KemSlots(
         orders=KeyOrders(core, reach, claims),
-        steps=KeySteps(core, reach),
+        steps=KeySteps(core, reach, revoked),
         destruction=KeyDestruction(core, reach),
         holds=KeyHolds(core, reach),
         use=KeyUse(core, reach),

@@ -13,7 +13,7 @@ from hsm_drivers.errors import HsmError, StatementRefusedError
 from hsm_drivers.ports import KeyLabel
 from kms.domain.key_book import KeyBook
 from kms.domain.key_records import KeyReplica, KeyVersion
-from kms.domain.records import TenantId
+from kms.domain.records import Reason, TenantId
 from kms.services.answers import Answer
 from kms.services.core import Core
 from kms.services.errors import (
@@ -29,6 +29,7 @@ from kms.services.key_documents import key_document
 from kms.services.key_making import unavailable
 from kms.services.key_reach import KeyReach, version_of
 from kms.services.ports import Change, EventDraft, Replace
+from kms.services.slot_certificates import revocations
 from kms.wire import EventType
 from policies.key_life import TRANSITIONS, KeyState, Step
 
@@ -148,10 +149,11 @@ class KeyDestruction:
             )
         names = [token or "main" for token in tokens]
         events = self._commits.steps(actor, book.key, happened, tokens=names)
+        ended, told = revocations(self._core, actor, [item], Reason.CESSATION_OF_OPERATION)
         gone: list[Change] = [
             Replace(replace(place, destroyed=events[0].time), expected=place) for place in places
         ]
-        await self._commits.log([*changes_of(book, after), *gone], events)
+        await self._commits.log([*changes_of(book, after), *gone, *ended], [*events, *told])
 
     def _scheduled(
         self, actor: str, book: KeyBook, numbers: Sequence[int], due: datetime

@@ -12,15 +12,16 @@ from typing import Any
 from kms.domain.authorisation import Caller
 from kms.domain.key_book import Happened, KeyBook
 from kms.domain.key_records import KeyReplica, KeyVersion
-from kms.domain.records import Certificate, Fingerprint, TenantId
+from kms.domain.records import Certificate, Fingerprint, Reason, TenantId
 from kms.services.answers import Answer
-from kms.services.core import Core
+from kms.services.core import INFRASTRUCTURE, Core
 from kms.services.errors import InputError, KeyStateError
 from kms.services.idempotency import Call
 from kms.services.key_commits import KeyCommits, changes_of
 from kms.services.key_documents import key_document, replica_document, version_document
 from kms.services.key_narrowing import Narrowing
 from kms.services.key_reach import KeyReach, version_of
+from kms.services.slot_certificates import revocations
 from policies.key_life import IllegalStepError, KeyState, Step
 
 _Moved = tuple[KeyBook, list[Happened]]
@@ -34,10 +35,19 @@ _ENDS_TRUST = frozenset({Step.SUSPEND, Step.DEACTIVATE})
 
 
 class KeySteps:
-    """Takes the steps, logs them, tells the signer."""
+    """Takes the steps, logs them, tells the signer.
 
-    def __init__(self, core: Core, reach: KeyReach) -> None:
+    Args:
+        core: Ports.
+        reach: Finds keys.
+        revoked: Told of authorities whose CRL a compromise made stale.
+    """
+
+    def __init__(
+        self, core: Core, reach: KeyReach, revoked: Callable[[set[str]], None] = lambda _: None
+    ) -> None:
         self._core = core
+        self._revoked = revoked
         self._reach = reach
         self._commits = KeyCommits(core)
         self._narrowing = Narrowing(core)
@@ -167,10 +177,15 @@ class KeySteps:
         except IllegalStepError as error:
             raise KeyStateError(str(error), field="version") from error
         events = self._commits.steps(request.caller.name, book.key, happened)
+        lost = [item.version for item in happened if item.step is Step.COMPROMISE]
+        ended, told = revocations(self._core, request.caller.name, lost, Reason.KEY_COMPROMISE)
+        changes = [*changes_of(book, after), *ended]
         document = {**key_document(after), **(more or {})}
         answer = await self._commits.answer(
-            request, changes_of(book, after), events, document, fail_safe=fail_safe
+            request, changes, [*events, *told], document, fail_safe=fail_safe
         )
+        if ended:
+            self._revoked({INFRASTRUCTURE})
         await self._narrowing.tell_of(after, happened)
         return answer
 

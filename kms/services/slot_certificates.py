@@ -6,19 +6,27 @@ reserved before anything is signed, so that the same work comes back to the same
 """
 
 import hmac
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from hsm_drivers.errors import HsmError
 from hsm_drivers.operations import Decapsulate
 from hsm_drivers.ports import KeyRecord
-from kms.domain.key_records import Key
-from kms.domain.records import Certificate, CertificateStatus, Reservation, Serial, Tenant
+from kms.domain.key_records import Key, KeyVersion
+from kms.domain.records import (
+    Certificate,
+    CertificateStatus,
+    Reason,
+    Reservation,
+    Serial,
+    Tenant,
+)
 from kms.services.core import INFRASTRUCTURE, ActiveAuthority, Core, prepare, sign_all
 from kms.services.errors import AlgorithmRefusedError, SignerUnavailableError, UnavailableError
 from kms.services.ports import Change, Delete, EventDraft, Insert, Replace
-from kms.wire import LeafCertificate, serial_hex
+from kms.wire import Committed, EventType, LeafCertificate, serial_hex
 from pki.certificates import CertificateRequest, Issued, Prepared
 from pki.encapsulation import encapsulate
 from pki.errors import PkiError, ProfileError, ProofError
@@ -171,6 +179,44 @@ class SlotCertifier:
         if self._core.ledger.reserve([*changes, Insert(fresh)]) is not None:
             raise UnavailableError("the same request is being answered; try again")
         return fresh
+
+
+def revocations(
+    core: Core, actor: str, versions: Sequence[KeyVersion], reason: Reason
+) -> tuple[list[Change], list[EventDraft]]:
+    """What revokes the certificates of these versions, as far as they have any in force."""
+    good = [
+        found
+        for item in versions
+        if item.certificate is not None
+        for found in core.ledger.find(
+            Certificate,
+            tenant=item.tenant,
+            authority=INFRASTRUCTURE,
+            serial=item.certificate,
+            status=CertificateStatus.GOOD,
+        )
+    ]
+    if not good:
+        return [], []
+    event = core.events.draft(
+        EventType.CERTIFICATE_REVOKED,
+        core.clock.now(),
+        good[0].tenant,
+        {Committed.ACTOR: actor},
+        certificates=[
+            LeafCertificate(item.authority, item.serial, item.profile, item.slot, item.sha256)
+            for item in good
+        ],
+        detail={"reason": reason.value},
+    )
+    revoked: dict[str, Any] = {
+        "status": CertificateStatus.REVOKED,
+        "revoked_by": event.event,
+        "revoked_at": event.time,
+        "reason": reason,
+    }
+    return [Replace(replace(item, **revoked), expected=item) for item in good], [event]
 
 
 def _public_key(made: KeyRecord) -> PublicKey:

@@ -9,17 +9,28 @@ import pytest
 
 from hsm_drivers.errors import HsmError, TokenUnavailableError
 from hsm_drivers.operations import Decapsulate
+from kms.audit.findings import Failure
+from kms.audit.names import Names
+from kms.audit.replay import check_events, replay
 from kms.device.encapsulation import KEMS
 from kms.device.sealing import Recipient, seal_envelope, seal_message
 from kms.domain.authorisation import Caller
 from kms.domain.key_records import Key
-from kms.domain.records import SYSTEM_TENANT, Certificate, Reservation, Role, TenantId
+from kms.domain.records import (
+    SYSTEM_TENANT,
+    Certificate,
+    Event,
+    LogId,
+    Reservation,
+    Role,
+    TenantId,
+)
 from kms.services import errors
 from kms.services.errors import KmsError
 from kms.services.key_orders import KeyOrder
 from kms.services.key_verbs import Item
 from kms.services.slot_verbs import DECAPSULATE
-from kms.wire import unb64
+from kms.wire import canonical, unb64
 from policies import policy
 from policies.key_life import KeyPurpose, Step
 from tests.support.services import OFFICER, SERVER, TENANT, decoded, world
@@ -403,6 +414,48 @@ async def test_a_compromised_slot_is_not_served_and_opens_for_recovery_alone(slo
     assert (await slots.document())["versions"] == []
     with pytest.raises(errors.KeyCompromisedError):
         await slots.opened(sealed)
+    (certificate,) = slots.made.ledger.find(Certificate, tenant=TENANT, profile="kem-slot")
+    assert (certificate.status, certificate.reason) == ("revoked", "key-compromise")
+    assert slots.made.services.crls_wanted.get_nowait() == "infrastructure"
+
+
+async def test_the_auditor_believes_all_of_it(slots: Slots):
+    """The longest of lives, and what an auditor would not believe of it."""
+    created = await slots.create(overlap_days=3, retention_days=10)
+    sealed = await slots.envelope()
+    await slots.open(sealed)
+    await slots.rotate()
+    await slots.upkeep(days=3, seconds=1)
+    await slots.upkeep(days=10, seconds=1)
+    await hold(slots, "place")
+    await hold(slots, "release")
+    await slots.upkeep(seconds=1)
+    await slots.upkeep(days=7, seconds=1)
+    (certificate,) = slots.made.ledger.find(Certificate, tenant=TENANT, status="revoked")
+    assert certificate.serial == created["versions"][0]["certificate"]
+    leaves = [item.leaf for item in slots.made.ledger.find(Event, log=LogId(1))]
+    assert replayed(leaves) == []
+    (birth,) = [
+        at
+        for at, leaf in enumerate(leaves)
+        if certificate.serial.encode() in leaf and b"s-" in leaf
+    ]
+    told = json.loads(leaves[birth])
+    for change in (
+        {"certificates": []},
+        {"certificates": [{**told["certificates"][0], "authority": "people"}]},
+        {"certificates": [{**told["certificates"][0], "profile": "messaging-server"}]},
+        {"certificates": [{**told["certificates"][0], "slot": "kem"}]},
+    ):
+        forged = canonical({**told, **change})
+        assert replayed([*leaves[:birth], forged, *leaves[birth + 1 :]]), change
+
+
+def replayed(leaves: list[bytes]) -> list[Failure]:
+    """What an auditor finds wrong with such a log."""
+    check, events = check_events(leaves, None)
+    history, _ = replay(events, Names({}), {})
+    return [*check.failures, *history.failures]
 
 
 async def test_a_suspended_slot_does_nothing_at_all(slots: Slots):
