@@ -109,3 +109,17 @@ def test_the_service_lives_within_it(new_home: MakeHome) -> None:
         answer = client.until_answered("/v1/users/ada/revoke", {"reason": "key-compromise"}, "k")
         assert answer.document["receipt"]["status"] == "final"
         assert service.public("/pki/people.crl")[0] == 200
+
+
+@pytest.mark.parametrize("name", ["kms-backup.service", "kms-backup.timer"])
+def test_systemd_understands_the_backups_units(name: str) -> None:
+    done = analyze("verify", UNIT.with_name(name))
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_backups_unit_runs_a_command_that_there_is() -> None:
+    text = UNIT.with_name("kms-backup.service").read_text()
+    (line,) = re.findall(r"(?m)^ExecStart=/bin/sh -c '(.*)'$", text)
+    words = line.replace("%%", "%").split("$")[0].split()[2:]
+    assert words == ["backup", "create", "--home", "/var/lib/kms/home", "--out", words[-1]]
+    assert Path(words[-1]).parent == Path("/var/backups/kms")
