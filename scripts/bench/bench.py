@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import crowded
+import estate
 import foreign
 import measures
 import reading
@@ -99,6 +100,7 @@ def setting(directory: Path, raw_sign: Path, plan: Plan) -> Iterator[Setting]:
         wanted = {
             rows.RAW: raw(raw_sign, raw_token),
             **signing(stack, directory / "signer", raw_sign, raw_token),
+            **pools(stack, directory),
             rows.BATCH: Enrolments(client, "device-identity", service, batch=BATCH_SIZE),
             rows.BUNDLE: Enrolments(client, "device", service, batch=BATCH_SIZE),
             rows.SINGLE: Enrolments(client, "device-identity", service),
@@ -133,6 +135,27 @@ def signing(
         rows.SEALED: lambda seconds: Sample(sealed(seconds)),
         rows.OPENED_RAW: lambda seconds: Sample(parts(seconds)),
         rows.OPENED: lambda seconds: Sample(opened(seconds)),
+    }
+
+
+def pools(stack: ExitStack, directory: Path) -> dict[str, Measurement]:
+    """A signer over a token process, and pools of several."""
+    site = estate.make_pooled_site(directory / "pooled-signer")
+    signer = stack.enter_context(measures.signer(site, site.people, _STATEMENTS))
+    found = stack.enter_context(estate.measured(directory / "pools"))
+    rated = {
+        rows.POOL_ONE: found.one,
+        rows.POOL_TWO: found.two,
+        rows.LATENT_ONE: found.latent_one,
+        rows.LATENT_MANY: found.latent_many,
+    }
+
+    def run(pool: estate.Pooled, seconds: float) -> Sample:
+        return Sample(pool.rate(seconds))
+
+    return {
+        rows.POOL: lambda seconds: Sample(signer.rate(seconds, BATCH_SIZE)),
+        **{name: partial(run, pool) for name, pool in rated.items()},
     }
 
 
@@ -249,6 +272,8 @@ def measure(directory: Path, raw_sign: Path, plan: Plan) -> dict[str, Any]:
         sweeps = swept(at.client, summaries[rows.SINGLE]["rate"] / 2, plan)
     note("stages of the worker")
     stages = staged(at.site, plan.seconds)
+    note("fail-over of signing keys to another token")
+    failed_over = estate.fail_over(directory / "fail-over", max(_LEAST_LOAD, 4 * plan.seconds))
     grown = scaled(directory / "scale", plan)
     return {
         "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -260,6 +285,7 @@ def measure(directory: Path, raw_sign: Path, plan: Plan) -> dict[str, Any]:
         "samples": [{name: asdict(one) for name, one in each.items()} for each in samples],
         **sweeps,
         "stages": stages,
+        "fail_over": failed_over,
         "scale": grown,
     }
 

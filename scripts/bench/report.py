@@ -69,6 +69,7 @@ def tables(found: Mapping[str, Any]) -> str:
         _rates(found["rows"]),
         _latencies(found["by_load"]),
         _sizes(found["by_size"]),
+        _fail_over(found["fail_over"]),
         _scale(found["scale"]),
         _stages(found["stages"]),
         _conditions(found),
@@ -121,6 +122,19 @@ def _sizes(found: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     lines = [f"{'batch':>6}{'certificates/s':>16}{'p50 ms':>9}"]
     return lines + [f"{row['size']:>6}{row['rate']:>16,.0f}{row['p50_ms']:>9.1f}" for row in found]
+
+
+def _fail_over(found: Mapping[str, Any]) -> list[str]:
+    missed = "" if found["added_ms"] < 1e3 * found["bound_s"] else "  MISSED"
+    many = f"{found['failed']} of {found['enrolments']} enrolments failed"
+    before = (
+        f"before it p99 {found['calm_p99_ms']:,.0f} ms, slowest {found['calm_most_ms']:,.0f} ms"
+    )
+    added = f"added {found['added_ms']:,.0f} ms to the median, < {found['bound_s']:g} s{missed}"
+    return [
+        f"fail-over of signing keys at {found['rate']:.0f} requests/s: {many}",
+        f"  the slowest took {found['most_ms']:,.0f} ms: {added} ({before})",
+    ]
 
 
 def _scale(found: Mapping[str, Any] | None) -> list[str]:

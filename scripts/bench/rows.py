@@ -29,6 +29,10 @@ MACS, MACS_RAW = "HMAC through the signer, batches of 100", "raw C HMAC-SHA-256"
 SEALED, SEALED_RAW = "AES-GCM through the signer, batches of 100", "raw C AES-256-GCM"
 OPENED = "MLKEM768-X25519 through the signer, batches of 100"
 OPENED_RAW = "raw C X25519, then ML-KEM-768 in software"
+POOL = "signer over a token process, batches of 100"
+POOL_ONE, POOL_TWO = "pool, one token", "pool, two tokens"
+LATENT_ONE = "pool, 5 ms a signature, one process"
+LATENT_MANY = "pool, 5 ms a signature, 16 processes"
 COMMITS = "ledger alone, 100 devices a commit"
 COMMITS_EACH = "ledger alone, a commit each"
 
@@ -58,6 +62,11 @@ UNITS = {
     SEALED_RAW: "texts of 1 KiB",
     OPENED: "decapsulations",
     OPENED_RAW: "decapsulations",
+    POOL: "statements",
+    POOL_ONE: "signatures",
+    POOL_TWO: "signatures",
+    LATENT_ONE: "signatures",
+    LATENT_MANY: "signatures",
     COMMITS: "devices",
     COMMITS_EACH: "devices",
 }
@@ -85,6 +94,9 @@ class Ratio:
 
 RATIOS = (
     Ratio("signer through its socket ÷ raw C signing", SIGNER, RAW, 0.50, 0.75),
+    Ratio("signer over a token process ÷ on its own token", POOL, SIGNER, 0.90, 1.0),
+    Ratio("two token processes, two tokens ÷ one, P-256", POOL_TWO, POOL_ONE, 1.6, 1.9),
+    Ratio("5 ms latency: 16 token processes ÷ one", LATENT_MANY, LATENT_ONE, 12, 15),
     Ratio("template build + sign ÷ the signer's own rate", BUILD, SIGNER, 0.85, 0.95),
     Ratio("batch-100 enrolments ÷ raw C signing", BATCH, RAW, 0.22, 0.45),
     Ratio("bundle `device` ÷ bundle `device-identity`", BUNDLE, BATCH, 0.80, 1.0),

@@ -31,6 +31,11 @@ ROWS = ENROLLING | {
     "CRL as a static file",
     "ledger alone, 100 devices a commit",
     "ledger alone, a commit each",
+    "signer over a token process, batches of 100",
+    "pool, one token",
+    "pool, two tokens",
+    "pool, 5 ms a signature, one process",
+    "pool, 5 ms a signature, 16 processes",
     "raw C HMAC-SHA-256",
     "HMAC through the signer, batches of 100",
     "raw C AES-256-GCM",
@@ -95,7 +100,7 @@ def test_every_row_is_measured(bench: Bench):
 @pytest.mark.slow
 def test_every_ratio_has_a_figure_or_says_what_to_do(bench: Bench):
     table, found, _ = bench
-    assert len(found["ratios"]) == 12
+    assert len(found["ratios"]) == 18
     for ratio in found["ratios"]:
         assert ratio["what"] in table
         assert 0 < ratio["floor"] < ratio["aim"]
@@ -133,6 +138,16 @@ def test_the_large_ledger_is_measured_through_the_service(whole: Bench):
         assert item["what"] in table
         assert item["measured"] > 0 or item["what"] == "its growth under the last load"
     assert {item["bound"] for item in scale["bounds"]} == {None, 2.0, 5.0, 250.0}
+
+
+@pytest.mark.slow
+def test_a_fail_over_is_measured_under_load(bench: Bench):
+    table, found, _ = bench
+    over = found["fail_over"]
+    assert over["enrolments"] > 0
+    assert over["failed"] == 0
+    assert 0 < over["calm_p99_ms"] <= over["calm_most_ms"]
+    assert "fail-over of signing keys at 200 requests/s" in table
 
 
 @pytest.mark.slow

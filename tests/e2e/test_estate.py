@@ -125,7 +125,7 @@ def test_a_key_s_load_moves_to_its_replica_and_back(home: Home, tmp_path: Path) 
         doctor = json.loads(kms(home, "doctor", "--json"))
         tokens = [item["detail"] for item in doctor["findings"] if item["check"] == "token"]
         assert [detail.split()[0] for detail in tokens] == ["main", NAME]
-        assert len(events(home, EventType.KEY_REPLICATED)) == 3
+        assert len(events(home, EventType.KEY_REPLICATED)) == 4
         assert len(events(home, EventType.KEY_MOVED)) == 1
         assert len(events(home, EventType.TOKEN_HEALTH)) >= 2, "it went, and it came back"
         assert service.stop() == 0

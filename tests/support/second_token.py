@@ -9,7 +9,7 @@ from tests.support.running import KMS, Home
 from tests.support.softhsm import SoftHsm
 
 NAME = "safe"
-AUTHORITIES = ("people-1", "infrastructure-1")
+AUTHORITIES = ("people-1", "infrastructure-1", "root-1")
 LOG = "log-1"
 OFFICERS = ("--officer", "alice", "--officer", "bob", "--yes")
 
