@@ -271,7 +271,7 @@ def report_document(
 
 def _log_of(report: "CeremonyReport") -> dict[str, str]:
     found = {"log": report.origin, "verifier key": report.vkey}
-    if report.cosigner_vkey is not None:  # 1,800 characters: `kms log show` has them all
+    if report.cosigner_vkey is not None:  # 1,800 characters: `kms log show --json` has them all
         found["cosigner's key"] = f"{report.cosigner_vkey.rpartition('+')[0]}+…"
     return found
 
