@@ -18,7 +18,7 @@ MODE ?= short
 DJANGO_CA := var/build/django-ca
 DJANGO_CA_VERSION := 3.2.0
 
-.PHONY: help demo test serve check bench bench-record soak fuzz attack mutate vendor lock clean
+.PHONY: help demo test test-pq serve check bench bench-record soak fuzz attack mutate vendor lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -30,12 +30,17 @@ demo: ## from an empty token to certified devices on a verified log, in var/demo
 test: ## everything: lint, types, import directions, all tests
 	@scripts/setup.sh test
 	@scripts/static.sh
-	@$(PYTEST) -q -n 2 -m "not slow"
+	@$(PYTEST) -q -n 2 -m "not slow and not pq_token"
 
 check: ## the quick part of it: lint, types, import directions, unit tests
 	@scripts/setup.sh test
 	@scripts/static.sh
 	@$(PYTEST) -q tests/unit
+
+test-pq: ## what wants a whole post-quantum token: opencryptoki in a chroot (asks for root, 250 MB)
+	@scripts/setup.sh test
+	@scripts/tokens/opencryptoki.sh make var/tokens/opencryptoki kms-pq
+	@$(PYTEST) -q -m pq_token
 
 serve: ## a service of your own, kept in var/kms
 	@scripts/setup.sh run

@@ -13,6 +13,7 @@ from hsm_drivers.surveys import Survey, TokenFacts
 from hsm_drivers.vendor import Profile, ProfileError, called, recognised
 from kms.cli.errors import CheckFailedError, UsageProblemError
 from kms.config import load, locate
+from kms.logs import configure
 from kms.processes.accounts import Separation, separate
 from kms.processes.home import home_lock
 from kms.processes.one_token import TokenAccess, holder, surveyed
@@ -170,6 +171,7 @@ def opened(chosen: Chosen, pin_fd: int | None) -> Iterator[Opened]:
         CheckFailedError: The token is not there.
         PinError: No PIN is to be had.
     """
+    configure("cli", quiet=True)  # standard output is the command's own
     with contextlib.ExitStack() as stack:
         if chosen.settings is not None:
             stack.enter_context(home_lock(chosen.settings))

@@ -87,7 +87,8 @@ def holder(token: Token) -> int | None:
     Root sees all processes, others their own. A home's lock says it better, where there is a home.
     """
     wanted = {f"{name}={value}".encode() for name, value in token.environment.items()}
-    module = str(token.module).encode()
+    root = token.chroot or Path("/")
+    module = str((root / token.module.relative_to("/")).resolve()).encode()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             loaded = module in (process / "maps").read_bytes()
