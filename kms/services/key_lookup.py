@@ -99,7 +99,7 @@ class KeyLookup:
         return Uses(wanted, found[-1].index if len(found) == _LOOKED_AT else None)
 
     def _is_shown(self, caller: Caller, key: Key) -> bool:
-        if not self._reach.has(key):
+        if not self._reach.has(key) or not self._reach.covered(key):
             return False
         return may(caller, Action.MANAGE_KEYS) or bool(self._reach.permitted(caller, key))
 

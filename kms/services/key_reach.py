@@ -3,7 +3,7 @@
 from kms.domain.authorisation import Action, Caller, may, reaches
 from kms.domain.key_book import KeyBook
 from kms.domain.key_records import Key, KeyPermission, KeyVersion
-from kms.domain.records import TenantId
+from kms.domain.records import Event, EventId, TenantId
 from kms.services.core import Core
 from kms.services.errors import KeyVersionUnknownError, NotFoundError, OperationNotPermittedError
 from policies.key_life import OPERATIONS, KeyPurpose, Operation
@@ -32,6 +32,7 @@ class KeyReach:
     def __init__(self, core: Core, purposes: frozenset[KeyPurpose]) -> None:
         self._core = core
         self._purposes = purposes
+        self._covered: set[EventId] = set()
 
     def key(self, caller: Caller, tenant: TenantId, name: str) -> Key:
         """A client's key of one of the purposes.
@@ -40,13 +41,27 @@ class KeyReach:
             NotFoundError: None of that name in a tenant that the caller reaches.
         """
         found = self._core.ledger.get(Key, tenant, name) if reaches(caller, tenant) else None
-        if found is None or found.purpose not in self._purposes:
+        if found is None or found.purpose not in self._purposes or not self.covered(found):
             raise NotFoundError("there is no such key", field="key")
         return found
 
     def has(self, key: Key) -> bool:
         """Whether it is of one of the purposes."""
         return key.purpose in self._purposes
+
+    def covered(self, made: Key | KeyVersion) -> bool:
+        """Whether a signed checkpoint covers the birth of it: nothing is released before (P3)."""
+        if made.event in self._covered:
+            return True
+        found = self._core.ledger.find(Event, tenant=made.tenant, event=made.event, limit=1)
+        head = self._core.ledger.head()
+        if not found or head is None:
+            return False
+        older = found[0].log != head.log
+        covered = older or found[0].index < self._core.sequencer.signed_size
+        if covered:
+            self._covered.add(made.event)
+        return covered
 
     def book(self, key: Key) -> KeyBook:
         """The key with its versions."""

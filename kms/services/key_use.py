@@ -23,7 +23,7 @@ from hsm_drivers.ports import KeyLabel
 from kms.domain.authorisation import Caller
 from kms.domain.key_book import KeyBook, life
 from kms.domain.key_records import KeyVersion, LogUses
-from kms.domain.records import Event, TenantId
+from kms.domain.records import TenantId
 from kms.services.batching import breathe
 from kms.services.core import Core
 from kms.services.errors import (
@@ -73,7 +73,6 @@ class KeyUse:
         self._core = core
         self._reach = reach
         self._commits = KeyCommits(core)
-        self._released: set[str] = set()
 
     async def run(
         self,
@@ -152,7 +151,7 @@ class KeyUse:
         if refusal is not None:
             kind, why = _REFUSED[refusal]
             raise kind(f"version {version.version} of the key {why}")
-        if not self._is_released(version):
+        if not self._reach.covered(version):
             raise KeyNotActiveError("the log does not cover the key yet; try again in a moment")
         if operation.originates:
             self._decide(purpose, version, now)
@@ -163,18 +162,6 @@ class KeyUse:
         decision = decide(self._core.policy, question)
         if not decision.allowed:
             raise AlgorithmRefusedError(decision.reason)
-
-    def _is_released(self, version: KeyVersion) -> bool:
-        if version.event in self._released:
-            return True
-        found = self._core.ledger.find(Event, tenant=version.tenant, event=version.event, limit=1)
-        head = self._core.ledger.head()
-        covered = bool(found) and head is not None
-        if found and head is not None and found[0].log == head.log:
-            covered = found[0].index < self._core.sequencer.signed_size
-        if covered:
-            self._released.add(version.event)
-        return covered
 
     async def _answers(
         self, asked: Sequence[Asked | KmsError]
