@@ -4,6 +4,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from kms.backup.collect import Gathered
@@ -43,7 +44,7 @@ def write(gathered: Gathered, keys: Sequence[RecoveryKey], target: Path) -> str:
     try:
         fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
-            for part in (sealed.header, *seal(sealed.key, gathered.content())):
+            for part in chain([sealed.header], seal(sealed.key, gathered.content())):
                 digest.update(part)
                 file.write(part)
             file.flush()

@@ -476,6 +476,25 @@ class TestDrill:
         assert "does not begin with" in str(forked.findings)
 
 
+async def test_a_large_ledger_is_never_in_memory_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each piece is on its way to the disk before the next one is made."""
+    async with kept(tmp_path) as made:
+        sizes = []
+
+        def pieces(_key: bytes, _plain: Iterator[bytes]) -> Iterator[bytes]:
+            for _ in range(5):
+                yield bytes(1 << 20)
+                (partial,) = named(tmp_path, ".backup.")
+                sizes.append(partial.stat().st_size)
+
+        monkeypatch.setattr(archive, "seal", pieces)
+        with pytest.raises(BackupError):  # that was no backup
+            made.back_up()
+        assert [size >> 20 for size in sizes] == [1, 2, 3, 4, 5]
+
+
 async def test_read_reads_what_was_gathered(tmp_path: Path) -> None:
     """Byte for byte, in pieces."""
     async with kept(tmp_path) as made:
