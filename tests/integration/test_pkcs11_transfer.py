@@ -128,6 +128,7 @@ def test_what_is_not_the_key_does_not_stay(tokens: tuple[SoftHsm, SoftHsm]) -> N
         (BadCiphertextError, "ECDSA-P256", TRUSTED, good.wrapped[:-8], good.public_key),
         (BadCiphertextError, "ECDSA-P256", STRANGE, good.wrapped, good.public_key),
         (TokenFailureError, "ECDSA-P256", TRUSTED, good.wrapped, other.public_key),
+        (TokenFailureError, "ECDH-P256", TRUSTED, good.wrapped, other.public_key),
         (TokenFailureError, "ECDSA-P384", TRUSTED, good.wrapped, good.public_key),
         (TokenFailureError, "ECDSA-P256", TRUSTED, good.wrapped, b""),
         (TokenFailureError, "AES-256-GCM", TRUSTED, good.wrapped, b""),
