@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem,
 
 from pki import der
 from pki.errors import DerError, InvalidKeyError
-from policies.algorithms import Algorithm, Kind, Scheme, algorithm, of_key
+from policies.algorithms import Algorithm, Kind, Scheme, algorithm, algorithms, of_key
 
 MAX_SPKI = 8192
 """No public key of the registry is larger, in bytes."""
@@ -199,7 +199,7 @@ def infer_algorithm(spki: bytes, kind: Kind) -> Algorithm:
     try:
         oid, curve, bits = _identify(spki)
         row = of_key(kind, oid, curve, None)
-        if row is None and curve is None:
+        if row is None and any(item.oid == oid and item.modulus_bits for item in algorithms(kind)):
             modulus, _ = _rsa_numbers(bits)
             row = of_key(kind, oid, None, modulus.bit_length())
     except DerError as error:
