@@ -1,9 +1,12 @@
 """TOML tables read strictly: typed access, errors that name the place, no key left over."""
 
 import re
+import tomllib
 from enum import StrEnum
 from typing import Any, TypeVar
 
+MAX_SOURCE = 64 * 1024
+"""Largest profile file in bytes."""
 MAX_NUMBER = 0xFFFF_FFFF
 """CK_ULONG has 32 bits at least."""
 _MAX_TEXT = 2000
@@ -13,6 +16,20 @@ Member = TypeVar("Member", bound=StrEnum)
 
 class ProfileError(ValueError):
     """A profile that cannot be used; the message says where and what is wrong."""
+
+
+def document(source: bytes, where: str) -> dict[str, Any]:
+    """What stands in a file.
+
+    Raises:
+        ProfileError: Too large, or not TOML.
+    """
+    if len(source) > MAX_SOURCE:
+        raise ProfileError(f"{where} is larger than {MAX_SOURCE} bytes")
+    try:
+        return tomllib.loads(source.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ProfileError(f"{where} is not TOML: {error}") from error
 
 
 class Table:

@@ -2,11 +2,10 @@
 
 `data/standard.toml` is PKCS#11 3.2 as written and complete. Every other file says only what differs
 on one maker's tokens; a profile may also be a file of the operator's (`docs/hsm/profiles.md`).
-Nothing that is not understood is passed over, and no claim stands without its source.
+No claim stands without its source.
 """
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -24,7 +23,7 @@ from hsm_drivers.errors import (
     TokenFailureError,
     TokenUnavailableError,
 )
-from hsm_drivers.profile_tables import ProfileError, Table
+from hsm_drivers.profile_tables import MAX_SOURCE, ProfileError, Table, document
 from policies.algorithms import Algorithm, Scheme
 
 __all__ = [
@@ -53,8 +52,6 @@ __all__ = [
     "standard",
 ]
 
-MAX_SOURCE = 64 * 1024
-"""Largest profile file in bytes."""
 SHIPPED = ("softhsm2", "opencryptoki", "nss-softoken", "thales-luna", "entrust-nshield")
 """Profiles that come with the package, besides the standard."""
 
@@ -304,8 +301,8 @@ def shipped(name: str) -> Profile:
 @cache
 def standard() -> Profile:
     """PKCS#11 as written."""
-    document = _document(_data("standard"), "profile standard")
-    return _profile(document, None, "profile standard")
+    where = "profile standard"
+    return _profile(document(_data("standard"), where), None, where)
 
 
 def load(source: bytes, where: str = "the profile") -> Profile:
@@ -314,24 +311,15 @@ def load(source: bytes, where: str = "the profile") -> Profile:
     Raises:
         ProfileError: Not TOML, unknown or missing keys, values of a wrong kind.
     """
-    return _profile(_document(source, where), standard(), where)
+    return _profile(document(source, where), standard(), where)
 
 
 def _data(name: str) -> bytes:
     return (resources.files("hsm_drivers") / "data" / f"{name}.toml").read_bytes()
 
 
-def _document(source: bytes, where: str) -> dict[str, Any]:
-    if len(source) > MAX_SOURCE:
-        raise ProfileError(f"{where} is larger than {MAX_SOURCE} bytes")
-    try:
-        return tomllib.loads(source.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ProfileError(f"{where} is not TOML: {error}") from error
-
-
-def _profile(document: Mapping[str, Any], base: Profile | None, where: str) -> Profile:
-    read = Table(document, where)
+def _profile(values: Mapping[str, Any], base: Profile | None, where: str) -> Profile:
+    read = Table(values, where)
     name = read.matching("name", _NAME)
     title, tested = read.text("title"), read.boolean("tested")
     recognitions = tuple(_recognition(each) for each in read.tables("recognised"))
