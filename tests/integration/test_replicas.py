@@ -1,10 +1,16 @@
 """Replicas of keys: what is taken for one, what is not, and who signs."""
 
+import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from hsm_drivers.calls import SignCall
 from hsm_drivers.core import SignerCore
 from hsm_drivers.errors import (
     HsmError,
@@ -22,9 +28,11 @@ from hsm_drivers.ports import (
 )
 from hsm_drivers.software import SoftwareDriver
 from hsm_drivers.state import SignerState
+from hsm_drivers.tokens import Job
 from policies.decisions import Protection
-from tests.support.estate import eventually
+from tests.support.estate import call, eventually, running
 from tests.support.signer import CA, CA_SPEC, CHECKERS, LOG, LOG_SPEC, certificate, checkpoint
+from tests.support.softhsm import make_token, make_trusted
 from tests.support.software_pool import Erring, Pooled, pooled, twin
 
 MAKER = Replication.MAKER
@@ -200,3 +208,39 @@ def test_a_twin_takes_over(core: SignerCore, tokens: dict[str, Erring], estate: 
     core.replicas.move(LOG, "b")
     assert core.health().ready, "the replica has all keys"
     assert outcomes_are_bytes(core.sign([certificate(b"%d" % at) for at in range(30)]))
+
+
+def test_a_transferable_key_moves_under_a_trusted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two SoftHSM2 tokens whose security officers put the same wrapping key there."""
+    shared = secrets.token_bytes(32)
+    tokens = {}
+    for name in ("", "b"):
+        tokens[name] = make_token(tmp_path / f"token-{name}", f"token{name}")
+        monkeypatch.setenv("SOFTHSM2_CONF", str(tokens[name].conf))
+        make_trusted(tokens[name], "trusted", shared)
+    with (
+        running(tmp_path / "home", tokens) as it,
+        SignerState(tmp_path / "state") as state,
+    ):
+        pool = it.pool()
+        eventually(pool, lambda: all(status.healthy for status in pool.statuses()))
+        core = SignerCore(pool, CHECKERS, state, ceremony=True)
+        wish = replace(CA_SPEC, components=(Component("ECDSA-P256", Protection.TRANSFERABLE),))
+        assert core.generate(wish).protection is Protection.TRANSFERABLE
+        with pytest.raises(HsmError):
+            core.replicas.add(CA, "b", Replication.TRANSFER, KeyLabel("no-such-key"))
+        assert state.record(CA).places == ("",)
+        record = core.replicas.add(CA, "b", Replication.TRANSFER, KeyLabel("trusted"))
+        (replica,) = record.replicas
+        assert replica.how is Replication.TRANSFER
+        assert replica.key_id
+        it.records.append(record)
+        jobs = [Job(("b",), SignCall(CA, b"there"))]
+        (made,) = call(pool, jobs)
+        assert isinstance(made, bytes)
+        key = load_der_public_key(record.public_key)
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        key.verify(made, b"there", ec.ECDSA(hashes.SHA256()))
+        pool.close()
