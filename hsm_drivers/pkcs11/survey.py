@@ -9,7 +9,6 @@ PKCS#11 2.40 on Unix, the part that all later versions share.
 import ctypes
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from pkcs11 import Mechanism, PKCS11Error
 
@@ -30,6 +29,12 @@ _PIN_STATES = (
 """CKF_USER_PIN_…, the worst first."""
 _MAX_SLOTS = 64
 _MAX_MECHANISMS = 2048
+
+
+class _FunctionList(ctypes.Structure):
+    """CK_FUNCTION_LIST, as far as it is needed."""
+
+    _fields_ = (("version", ctypes.c_ubyte * 2), ("functions", ctypes.c_void_p * 9))
 
 
 class _Version(ctypes.Structure):
@@ -79,21 +84,38 @@ class _MechanismInfo(ctypes.Structure):
     _fields_ = (("smallest", _ULONG), ("largest", _ULONG), ("flags", _ULONG))
 
 
-def survey(module: str) -> Survey:
+_Call = ctypes.CFUNCTYPE(_ULONG, *[ctypes.c_void_p] * 3)
+"""Enough for all: what does not take three arguments does not look at the rest (System V ABI)."""
+
+
+class _Module:
+    """The functions, by CK_FUNCTION_LIST: not every module exports them by name (NSS)."""
+
+    def __init__(self, path: str) -> None:
+        listed = ctypes.POINTER(_FunctionList)()
+        raise_for(ctypes.CDLL(path).C_GetFunctionList(ctypes.byref(listed)))
+        functions = [_Call(address) for address in listed.contents.functions]
+        self.initialize, self.finalize, self.get_info = functions[:3]
+        self.slots, self.token_info, self.mechanisms, self.mechanism_info = (
+            functions[place] for place in (4, 6, 7, 8)
+        )
+
+
+def survey(path: str) -> Survey:
     """Load the module into this process, ask, and finalise it.
 
     Raises:
         OSError: It cannot be loaded.
         PKCS11Error: As it answers.
     """
-    library = ctypes.CDLL(module)
-    raise_for(library.C_Initialize(None))
+    module = _Module(path)
+    raise_for(module.initialize(None, None, None))
     try:
         info = _Info()
-        raise_for(library.C_GetInfo(ctypes.byref(info)))
-        found = (_token(library, slot) for slot in _listed(library.C_GetSlotList, 1, _MAX_SLOTS))
+        raise_for(module.get_info(ctypes.addressof(info), None, None))
+        found = (_token(module, slot) for slot in _listed(module.slots, 1, _MAX_SLOTS))
         return Survey(
-            module=module,
+            module=path,
             manufacturer=_text(info.manufacturer),
             description=_text(info.description),
             version=_number(info.version),
@@ -101,16 +123,16 @@ def survey(module: str) -> Survey:
             tokens=tuple(token for token in found if token is not None),
         )
     finally:
-        library.C_Finalize(None)
+        module.finalize(None, None, None)
 
 
-def _token(library: Any, slot: int) -> TokenFacts | None:
+def _token(module: _Module, slot: int) -> TokenFacts | None:
     """The token in a slot; None for one that nobody has initialised."""
     info = _TokenInfo()
-    raise_for(library.C_GetTokenInfo(_ULONG(slot), ctypes.byref(info)))
+    raise_for(module.token_info(slot, ctypes.addressof(info), None))
     if not info.flags & _INITIALISED:
         return None
-    numbers = _listed(library.C_GetMechanismList, slot, _MAX_MECHANISMS)
+    numbers = _listed(module.mechanisms, slot, _MAX_MECHANISMS)
     return TokenFacts(
         slot=slot,
         label=_text(info.label),
@@ -127,13 +149,13 @@ def _token(library: Any, slot: int) -> TokenFacts | None:
         free_private=_known(info.free_private),
         shortest_pin=info.shortest_pin,
         longest_pin=info.longest_pin,
-        mechanisms=tuple(_mechanism(library, slot, number) for number in sorted(numbers)),
+        mechanisms=tuple(_mechanism(module, slot, number) for number in sorted(numbers)),
     )
 
 
-def _mechanism(library: Any, slot: int, number: int) -> MechanismFacts:
+def _mechanism(module: _Module, slot: int, number: int) -> MechanismFacts:
     info = _MechanismInfo()
-    raise_for(library.C_GetMechanismInfo(_ULONG(slot), _ULONG(number), ctypes.byref(info)))
+    raise_for(module.mechanism_info(slot, number, ctypes.addressof(info)))
     try:
         name = Mechanism(number).name.lstrip("_")
     except ValueError:
@@ -144,8 +166,7 @@ def _mechanism(library: Any, slot: int, number: int) -> MechanismFacts:
 def _listed(function: Callable[..., int], first: int, most: int) -> list[int]:
     """C_GetSlotList or C_GetMechanismList with room for all, so that none is asked for twice."""
     room, count = (_ULONG * most)(), _ULONG(most)
-    given = ctypes.c_ubyte(first) if function.__name__ == "C_GetSlotList" else _ULONG(first)
-    raise_for(function(given, room, ctypes.byref(count)))
+    raise_for(function(first, ctypes.addressof(room), ctypes.addressof(count)))
     return list(room[: count.value])
 
 

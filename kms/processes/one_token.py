@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import Self
 
 from hsm_drivers.hardening import close_to_inspection, forbid_core_dumps
@@ -151,9 +151,20 @@ class TokenAccess:
             link = Link("", path, self.token.call_seconds)
             pool = PoolOfTokens([Place("", self.token.label, (link,))], lambda _: {})
             with contextlib.closing(pool):
+                _await_answer(pool)
                 yield pool.driver("")
         finally:
             keeper.end()
+
+
+def _await_answer(pool: PoolOfTokens) -> None:
+    """A machine may be slow, and no call waits long for a token that never answered."""
+    deadline = monotonic() + START_S
+    while not pool.well(""):
+        if monotonic() > deadline:
+            raise TokenAccessError(f"the token gave no answer in {START_S:.0f} s")
+        pool.tend()
+        pool.sleep(_LOOK_S)
 
 
 class _Keeper(threading.Thread):
