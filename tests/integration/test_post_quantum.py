@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
 
-from hsm_drivers.errors import HsmError, TokenFailureError
+from hsm_drivers.errors import HsmError, StatementRefusedError, TokenFailureError
 from hsm_drivers.ports import Purpose, Statement
 from kms.device import Certified, Device, Expectations, UntrustedAnswerError
 from kms.domain.authorisation import Caller
@@ -28,6 +29,8 @@ from kms.domain.records import (
 )
 from kms.services.ceremony import Ceremony
 from kms.services.ceremony_plan import CosignerPlan, Plan, load_further
+from kms.services.cosigner import find_cosigner
+from kms.services.epochs import continue_log, find_loss, open_next_epoch
 from kms.services.errors import (
     AlgorithmRefusedError,
     KmsError,
@@ -39,6 +42,7 @@ from kms.services.errors import (
 from kms.services.founded import read_founded
 from kms.services.key_specs import make_cosigner
 from kms.storage.memory import MemoryLedger
+from kms.tlog.checkpoint import Checkpoint
 from kms.tlog.notes import VerifierKey, parse_note, verify_note
 from pki import der
 from pki.structure import read_certificate, split
@@ -406,3 +410,27 @@ async def test_what_was_never_founded_is_not_extended(tmp_path: Path):
     ledger = MemoryLedger()
     with pytest.raises(StateError, match="no root yet"):
         read_founded(ledger)
+
+
+async def test_the_cosigner_goes_with_the_log_into_a_new_epoch(tmp_path: Path):
+    """Under the new epoch's name, as C2SP has it; the old one is not cosigned any more."""
+    live = MemoryLedger()
+    async with world(tmp_path, live, policy=POLICY, plan=PLAN) as made:
+        old = MemoryLedger()
+        old._tables, old._tiles = deepcopy(live._tables), dict(live._tiles)
+        old._head = live._head
+        await enrol(made, "device")
+        with ThreadPoolExecutor(1) as executor:
+            lost = await find_loss(old, made.signer)
+            epoch = await open_next_epoch(old, made.signer, executor, lost)
+            cosigner = find_cosigner(old, epoch, made.clock.now)
+            assert cosigner is not None
+            parts = old, made.signer, made.clock, epoch.origin, epoch.vkey, executor
+            core = build_core(*parts, cosigner, POLICY)
+            note = parse_note(await continue_log(core, lost, ["carol", "dave"], "a test"))
+        assert verify_note(note, [cosigner.vkey]) == [epoch.origin] == ["log.test.example/2"]
+        before = made.services.core.sequencer.cosigner
+        assert before is not None
+        head = Checkpoint(lost.signed.origin, lost.signed.size, lost.signed.root)
+        (refused,) = await made.signer.sign([before.statement(head, before.time())])
+        assert isinstance(refused, StatementRefusedError)
