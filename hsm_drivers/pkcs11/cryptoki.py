@@ -39,7 +39,7 @@ _NUMBERS = frozenset(
     }
 )
 """Attributes of kind CK_ULONG: NSS softoken gives them to buffers of that very size alone."""
-_MAX_FOUND = 64
+_MAX_FOUND = 256
 """Objects asked for at once."""
 _KEPT_BUFFER = 68 * 1024
 """Bytes of the buffer that most answers fit in; larger ones get their own."""
@@ -171,6 +171,13 @@ def number(value: bytes) -> int:
     return int.from_bytes(value, sys.byteorder)
 
 
+def _copied(at: int, size: int, room: int) -> bytes:
+    """An answer; a module that claims to have written more than there was room for has failed."""
+    if size > room:
+        raise pkcs11.FunctionFailed
+    return ctypes.string_at(at, size)
+
+
 class Cryptoki:
     """One session's functions; for the thread that opened it, as long as the session lives."""
 
@@ -184,7 +191,9 @@ class Cryptoki:
         self._library = ctypes.CDLL(module)
         self._session = session
         self._list = ctypes.POINTER(_FunctionList)()
-        raise_for(self._library.C_GetFunctionList(ctypes.byref(self._list)))
+        get_list = self._library.C_GetFunctionList
+        get_list.restype = _ULONG
+        raise_for(get_list(ctypes.byref(self._list)))
         self._found: dict[int, Callable[..., int]] = {}
         self._size, self._handle, self._other = _ULONG(), _ULONG(), _ULONG()
         self._at_size = ctypes.addressof(self._size)
@@ -263,7 +272,7 @@ class Cryptoki:
         self._size.value = _KEPT_BUFFER
         buffer = ctypes.addressof(self._buffer)
         raise_for(self._call(_WRAP)(self._session, how, under, key, buffer, self._at_size))
-        return self._buffer.raw[: self._size.value]
+        return _copied(buffer, self._size.value, _KEPT_BUFFER)
 
     def unwrap(
         self,
@@ -310,7 +319,7 @@ class Cryptoki:
         answer = ctypes.addressof(self._buffer), self._at_size, self._at_handle
         code = self._call(_ENCAPSULATE)(self._session, how, public, *template.given, *answer)
         raise_for(code)
-        return self._buffer.raw[: self._size.value], self._handle.value
+        return _copied(ctypes.addressof(self._buffer), self._size.value, size), self._handle.value
 
     def verifies(self, how: Mechanism, public: int, data: bytes, signature: bytes) -> bool:
         """C_Verify."""
@@ -323,12 +332,12 @@ class Cryptoki:
         return True
 
     def value_once(self, handle: int, size: int) -> bytes:
-        """CKA_VALUE of a session object of that size, which ends with this call."""
+        """CKA_VALUE, of that size at most, of a session object, which ends with this call."""
         try:
             at = ctypes.addressof(self._buffer)
             read = _Attribute(Attribute.VALUE, at, size)
             raise_for(self._call(_READ)(self._session, handle, ctypes.addressof(read), 1))
-            return ctypes.string_at(at, read.length)
+            return _copied(at, read.length, size)
         finally:
             self.destroy(handle)
 
@@ -378,7 +387,7 @@ class Cryptoki:
                 at = ctypes.addressof(own)
             if code := operate(session, data, length, at, at_size):
                 raise_for(code, refused)
-            return ctypes.string_at(at, size.value)
+            return _copied(at, size.value, needed)
 
         return operation
 

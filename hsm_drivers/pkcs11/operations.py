@@ -8,7 +8,7 @@ from pkcs11 import Attribute, ObjectClass
 
 from hsm_drivers import der
 from hsm_drivers.curves import CURVES
-from hsm_drivers.errors import UnsupportedError
+from hsm_drivers.errors import TokenFailureError, UnsupportedError
 from hsm_drivers.pkcs11.cryptoki import (
     Attributes,
     Cryptoki,
@@ -180,7 +180,7 @@ def _ml_kem(token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling) ->
     def decapsulate(ciphertext: bytes) -> bytes:
         if len(ciphertext) != row.ciphertext_size:
             raise RefusedBytesError(0x41)
-        return token.value_once(token.decapsulate(how, handle, ciphertext, template, refused), 32)
+        return _secret(token, token.decapsulate(how, handle, ciphertext, template, refused), 32)
 
     return KeyOperations(decapsulate=decapsulate)
 
@@ -205,12 +205,20 @@ def _ecdh(token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling) -> K
             raise RefusedBytesError(0x1B9)
         parameters.public = sent
         parameters.public_length = len(sent)
-        secret = token.value_once(token.derive(how, handle, template, refused), size)
+        secret = _secret(token, token.derive(how, handle, template, refused), size)
         if curve is None and not any(secret):
             raise RefusedBytesError(0x41)
         return secret
 
     return KeyOperations(decapsulate=agree)
+
+
+def _secret(token: Cryptoki, handle: int, size: int) -> bytes:
+    """A shared secret, whole: who strips zeros from its beginning makes others of some."""
+    secret = token.value_once(handle, size)
+    if len(secret) != size:
+        raise TokenFailureError(f"the token made a secret of {len(secret)} bytes, not {size}")
+    return secret
 
 
 _MAKERS: dict[Scheme, Callable[[Cryptoki, int, Algorithm, Spelling], KeyOperations]] = {

@@ -189,6 +189,8 @@ class TokenSession:
             self._calls = Cryptoki(self.module, self.raw.handle)
         except PKCS11Error as error:
             raise told(error, self.token) from error
+        except OSError as error:  # the file went since the binding loaded it
+            raise TokenFailureError(f"cannot use the PKCS#11 module {self.module}") from error
 
 
 def _started(module: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import pkcs11
 import pytest
 
-from hsm_drivers.errors import UnsupportedError
+from hsm_drivers.errors import TokenFailureError, UnsupportedError
 from hsm_drivers.pkcs11.operations import KeyOperations, prepared
 from hsm_drivers.pkcs11.returns import RefusedBytesError, raise_for
 from hsm_drivers.vendor import shipped, spelling_of
@@ -83,6 +83,14 @@ def test_zeros_are_an_x_coordinate_of_p256_like_others() -> None:
     agree = key(ToldToken(bytes(32)), "ECDH-P256").decapsulate
     assert agree is not None
     assert agree(G) == bytes(32)
+
+
+@pytest.mark.parametrize(("name", "sent"), [("ECDH-P256", G), ("ML-KEM-768", bytes(1088))])
+def test_a_secret_that_lost_its_zeros_is_none(name: str, sent: bytes) -> None:
+    agree = key(ToldToken(bytes(31)), name).decapsulate
+    assert agree is not None
+    with pytest.raises(TokenFailureError, match="31 bytes, not 32"):
+        agree(sent)
 
 
 def test_a_point_of_another_curve_never_reaches_the_token() -> None:
