@@ -169,6 +169,7 @@ def read_ml_dsa_cosigned(data: bytes) -> tuple[Checkpoint, int, str]:
 
     Raises:
         FormatError: Other bytes, or of a subtree that is not a whole log.
+        SignatureError: No such time.
     """
     reader = io.BytesIO(data)
     label = reader.read(len(_SUBTREE_LABEL))

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hsm_drivers.core import SignerCore
 from hsm_drivers.errors import StatementRefusedError
@@ -25,7 +27,7 @@ from kms.services.checkpoint_checker import (
 from kms.services.cosigner import Cosigner, cosigner_vkey
 from kms.services.errors import KmsError
 from kms.tlog.checkpoint import Checkpoint
-from kms.tlog.errors import FormatError
+from kms.tlog.errors import FormatError, SignatureError
 from kms.tlog.notes import Note, ml_dsa_cosigned, read_ml_dsa_cosigned, verify_note
 
 NAME = "log.test.example"
@@ -45,6 +47,16 @@ def test_a_cosigned_message_is_read_as_it_was_written(time: int):
     for head in (HEAD, replace(HEAD, origin="x" * 255)):
         message = ml_dsa_cosigned(head, time, head.origin)
         assert read_ml_dsa_cosigned(message) == (head, time, head.origin)
+
+
+@given(st.binary(max_size=400) | st.binary(max_size=150).map(lambda tail: b"subtree/v1\n\0" + tail))
+def test_what_is_read_has_one_encoding_only(noise: bytes):
+    """kms.tlog.notes.read_ml_dsa_cosigned refuses, or what it read is written as it was."""
+    try:
+        head, time, cosigner = read_ml_dsa_cosigned(noise)
+    except (FormatError, SignatureError):
+        return
+    assert ml_dsa_cosigned(head, time, cosigner) == noise
 
 
 def test_every_other_message_is_refused():

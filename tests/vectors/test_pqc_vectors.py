@@ -20,7 +20,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from policies.algorithms import algorithm
+from pki import extensions
+from pki.errors import ProofError
+from pki.keys import parse_public_key, signature_identifier
+from pki.possession import verify_signature
+from pki.profiles import SCHEME_USAGES, KeyUsage
+from pki.structure import Signed, read_tbs, split
+from policies.algorithms import Scheme, algorithm
 from tests.support import vectors
 
 CRYPTO = vectors.folder("crypto")
@@ -117,6 +123,37 @@ def test_ml_kem_512_is_known_by_its_sizes_alone():
     header = bytes.fromhex("30820332300b06096086480165030404010382032100")
     assert spki(folder, "ML-KEM-512")[: len(header)] == header
     assert len(spki(folder, "ML-KEM-512")) == len(header) + row.public_key_size
+
+
+ISSUERS = {"ML-KEM-512": 44, "ML-KEM-768": 65, "ML-KEM-1024": 87}
+"""Whose RFC 9881 key signed the RFC 9935 example."""
+
+
+def certificate_of(folder: str, name: str) -> Signed:
+    pem = (PQC / folder / f"{name}.crt").read_bytes()
+    return split(x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER))
+
+
+@pytest.mark.parametrize("name", [*(f"ML-DSA-{number}" for number in ML_DSA), *ISSUERS])
+def test_our_own_reader_agrees_with_the_rfcs_certificates(name: str):
+    """Key, algorithm identifiers and signature; each flipped byte of the content is noticed."""
+    signer = f"ML-DSA-{ISSUERS[name]}" if name in ISSUERS else name
+    row = algorithm(signer)
+    issuer = parse_public_key(spki(PQC / "rfc-mldsa", signer), row)
+    signed = certificate_of("rfc-mlkem" if name in ISSUERS else "rfc-mldsa", name)
+    assert signed.algorithm == signature_identifier(row)
+    verify_signature(issuer, signed.content, signed.signature)
+    for at in range(0, len(signed.content), 97):
+        wrong = bytearray(signed.content)
+        wrong[at] ^= 1
+        with pytest.raises(ProofError):
+            verify_signature(issuer, bytes(wrong), signed.signature)
+    tbs = read_tbs(signed.content)
+    key = parse_public_key(tbs.spki, algorithm(name))
+    assert key.spki == spki(PQC / ("rfc-mlkem" if name in ISSUERS else "rfc-mldsa"), name)
+    if name in ISSUERS:
+        usage = extensions.read_key_usage(tbs.extensions[extensions.KEY_USAGE].value)
+        assert usage == SCHEME_USAGES[Scheme.ML_KEM] == {KeyUsage.KEY_ENCIPHERMENT}
 
 
 # X-Wing (draft-connolly-cfrg-xwing-kem), which is MLKEM768-X25519
