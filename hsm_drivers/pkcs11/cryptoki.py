@@ -115,6 +115,14 @@ def _function(*arguments: type) -> Callable[[int], Callable[..., int]]:
     return ctypes.PYFUNCTYPE(_ULONG, *arguments)
 
 
+_NOT_INITIALIZED, _ALREADY_LOGGED_IN = 0x190, 0x100
+_READ_WRITE, _USER = 0x6, 1
+"""CKF_RW_SESSION | CKF_SERIAL_SESSION, and CKU_USER."""
+_START = 0, _function(_POINTER)
+_FINISH = 1, _function(_POINTER)
+_OPEN = 12, _function(_ULONG, _ULONG, _POINTER, _POINTER, _POINTER)
+_SESSION_INFO = 15, _function(_ULONG, _POINTER)
+_LOG_IN = 18, _function(_ULONG, _ULONG, ctypes.c_char_p, _ULONG)
 _TEMPLATE = (_POINTER, _ULONG)
 _BYTES = (ctypes.c_char_p, _ULONG)
 _ANSWER = (_POINTER, _POINTER)
@@ -199,6 +207,31 @@ class Cryptoki:
         self._at_size = ctypes.addressof(self._size)
         self._at_handle = ctypes.addressof(self._handle)
         self._buffer = ctypes.create_string_buffer(_KEPT_BUFFER)
+
+    def shares_session(self) -> bool:
+        """Whether these functions know the binding's session.
+
+        Bridges (p11-kit's client and proxy) give every caller functions of an instance of its own.
+        """
+        info = ctypes.create_string_buffer(8 * ctypes.sizeof(_ULONG))
+        code = self._call(_SESSION_INFO)(self._session, info)
+        if code != _NOT_INITIALIZED:
+            raise_for(code)
+        return code == 0
+
+    def log_in(self, slot: int, pin: str) -> None:
+        """Start this instance, open a session of its own and log in; ended by `finish`."""
+        raise_for(self._call(_START)(None))
+        raise_for(self._call(_OPEN)(slot, _READ_WRITE, None, None, self._at_handle))
+        self._session = self._handle.value
+        given = pin.encode()
+        code = self._call(_LOG_IN)(self._session, _USER, given, len(given))
+        if code != _ALREADY_LOGGED_IN:
+            raise_for(code)
+
+    def finish(self) -> None:
+        """Let an instance of its own go."""
+        self._call(_FINISH)(None)
 
     def create(self, template: Template) -> int:
         """C_CreateObject; answers the handle."""

@@ -72,6 +72,8 @@ class TokenSession:
         self.token = token
         self.raw: Any = None
         self._calls: Cryptoki | None = None
+        self._apart = False
+        """Whether `calls` has an instance of the module of its own."""
         self.profile = profile or standard()
         self.serial = serial or ""
         self.offered: frozenset[int] = frozenset()
@@ -152,8 +154,12 @@ class TokenSession:
 
     def _drop(self) -> None:
         """End session and module; a token that is gone cannot be told, and need not be."""
-        raw, self.raw, self._calls = self.raw, None, None
+        raw, self.raw = self.raw, None
+        calls, self._calls = self._calls, None
         library, self._library = self._library, None
+        if calls is not None and self._apart:
+            calls.finish()
+        self._apart = False
         if raw is not None:
             self._forget()
             with contextlib.suppress(PKCS11Error):
@@ -185,8 +191,12 @@ class TokenSession:
                 found.manufacturer_id, found.model, self._library.library_description
             )
             self.offered = frozenset(int(one) for one in found.slot.get_mechanisms())
-            self.raw = found.open(rw=True, user_pin=self._pin.reveal())
+            pin = self._pin.reveal()
+            self.raw = found.open(rw=True, user_pin=pin)
             self._calls = Cryptoki(self.module, self.raw.handle)
+            if not self._calls.shares_session():  # the PIN is known to be right by now
+                self._apart = True
+                self._calls.log_in(found.slot.slot_id, pin)
         except PKCS11Error as error:
             raise told(error, self.token) from error
         except OSError as error:  # the file went since the binding loaded it
