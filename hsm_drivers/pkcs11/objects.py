@@ -243,7 +243,7 @@ def fits(token: Cryptoki, handle: int, row: Algorithm, spelling: Spelling) -> bo
 
 def _is(row: Algorithm, spelling: Spelling, told: Mapping[int, bytes]) -> bool:
     """Whether what is told of a key fits a row: kind, use, and parameters or size."""
-    if number(told[Attribute.KEY_TYPE]) != spelling.key_type:
+    if number(told.get(Attribute.KEY_TYPE, b"\xff")) != spelling.key_type:
         return False
     uses = _USES[row.scheme] & set(_TELLING)
     if not all(_true(told, use) for use in uses):

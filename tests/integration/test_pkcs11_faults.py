@@ -1,9 +1,9 @@
 """Tokens that are not the one meant, are full, or fail half-way: typed errors, and no lost key."""
 
+import contextlib
 import resource
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pkcs11
@@ -96,7 +96,7 @@ def test_the_serial_number_tells_duplicated_labels_apart(softhsm: SoftHsm, tmp_p
     driver.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def full_disk() -> Iterator[None]:
     """No file of this process can grow: the system's answer is EFBIG, as ENOSPC on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -162,6 +162,38 @@ def test_undocumented_codes_are_told_and_leave_the_session(
     assert remedy_of(driver.profile, caught.value) is Remedy.RETRY
     assert driver._session.raw is raw
     assert driver.sign(CA, b"")
+
+
+WATCHED = (
+    *("C_Initialize", "C_GetSlotList", "C_OpenSession", "C_Login", "C_GetAttributeValue"),
+    *("C_FindObjectsInit", "C_SignInit", "C_Sign", "C_GenerateKeyPair", "C_GenerateRandom"),
+)
+
+
+@pytest.mark.parametrize("code", ["5", "30", "12", "80001234"])
+def test_nothing_but_our_errors_comes_out_and_the_key_is_well_after(
+    driver: Pkcs11Driver, module: FaultyModule, code: str
+) -> None:
+    """Whatever function of the module answers whatever code, once, to whatever call."""
+    spki = driver.generate(CA, "ECDSA-P256")[1]
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: driver.sign(CA, b"message"),
+        lambda: driver.attributes(CA),
+        lambda: driver.public_key(CA),
+        driver.labels,
+        lambda: driver.random(32),
+        lambda: driver.generate(OTHER, "ECDSA-P256"),
+        lambda: driver.destroy(OTHER),
+    )
+    for function in WATCHED:
+        for call in calls:
+            with module.failing(f"{function} fail {code} 1"), contextlib.suppress(HsmError):
+                call()
+    if OTHER in driver.labels():
+        driver.destroy(OTHER)
+    assert driver.public_key(CA) == spki
+    verify(spki, "ECDSA-P256", driver.sign(CA, b"message"), b"message")
+    assert len(driver._session.calls.find({})) == 2
 
 
 def test_a_profile_says_which_codes_reopen(module: FaultyModule, softhsm: SoftHsm) -> None:
