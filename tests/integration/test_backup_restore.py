@@ -210,6 +210,18 @@ async def test_taken_under_load_it_is_of_one_moment(tmp_path: Path) -> None:
             assert proven.ok, proven.findings
 
 
+async def test_the_journal_is_copied_first_and_the_last_heads_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is signed meanwhile may be missing in the journal's copy, never in the memory's."""
+    async with kept(tmp_path):
+        copied: list[str] = []
+        monkeypatch.setattr(collect, "_copy_file", lambda name, _fd, _to: copied.append(name))
+        collect.copy_signer(tmp_path / "signer", tmp_path / "copy")
+        assert (copied[0], copied[-1]) == ("journal", "heads.json")
+        assert "lock" not in copied
+
+
 def named(directory: Path, prefix: str) -> list[Path]:
     """What lies there under such a name."""
     return [path for path in directory.iterdir() if path.name.startswith(prefix)]
