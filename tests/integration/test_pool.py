@@ -18,6 +18,7 @@ from hsm_drivers.errors import (
     UnsupportedError,
 )
 from hsm_drivers.pool import GRACE_S, PoolOfTokens
+from hsm_drivers.pool_round import MOST_DEATHS
 from hsm_drivers.ports import KeyLabel
 from hsm_drivers.software import SoftwareDriver
 from hsm_drivers.tokens import Job, drained
@@ -135,6 +136,7 @@ def test_a_silent_process_delays_and_harms_no_call(tmp_path: Path) -> None:
         outcomes = call(it.pool, signing(CA, "", "b", count=40))
         assert all(isinstance(outcome, bytes) for outcome in outcomes)
         assert not well(it.pool, "", "b")(), "who is silent gets nothing more"
+        assert it.pool.links("")[0].waiting, "nobody had to end it first"
         first.pause.set()
         eventually(it.pool, well(it.pool, "", "b"))
 
@@ -203,8 +205,11 @@ def test_a_call_that_kills_is_given_up_and_takes_no_other_with_it(tmp_path: Path
     class Mortal(Erring):
         """Ends its connection at a poisonous message."""
 
+        kills = 0
+
         def sign(self, label: KeyLabel, message: bytes) -> bytes:
             if message == b"message 7":
+                self.kills += 1
                 raise PinRefusedError("as if it ended")
             return super().sign(label, message)
 
@@ -229,6 +234,7 @@ def test_a_call_that_kills_is_given_up_and_takes_no_other_with_it(tmp_path: Path
             keeper.join()
         assert [at for at, made in enumerate(outcomes) if not isinstance(made, bytes)] == [7]
         assert isinstance(outcomes[7], TokenUnavailableError)
+        assert driver.kills == MOST_DEATHS
 
 
 def test_large_batches_yield(tmp_path: Path) -> None:

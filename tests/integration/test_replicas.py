@@ -17,6 +17,7 @@ from hsm_drivers.errors import (
     KeyNotFoundError,
     StatementRefusedError,
     TokenFailureError,
+    TokenUnavailableError,
     UnsupportedError,
 )
 from hsm_drivers.ports import (
@@ -114,7 +115,7 @@ def test_a_public_half_alone_convinces_nobody(tmp_path: Path, state: SignerState
 
 
 def test_logs_have_one_signer_whoever_holds_their_key(
-    core: SignerCore, tokens: dict[str, Erring], state: SignerState
+    core: SignerCore, tokens: dict[str, Erring], state: SignerState, estate: Pooled
 ) -> None:
     tokens["b"]._keys = tokens[""]._keys
     core.replicas.add(LOG, "b", MAKER, None)
@@ -131,6 +132,9 @@ def test_logs_have_one_signer_whoever_holds_their_key(
     assert isinstance(refused, StatementRefusedError), "the memory of heads went with it"
     assert core.replicas.move(LOG, "b") == record
     assert core.replicas.move(LOG, "").places == ("", "b")
+    estate.served[""][0].end()
+    (away,) = core.sign([checkpoint(7)])
+    assert isinstance(away, TokenUnavailableError), "nor does it spread by itself"
 
 
 def test_what_is_not_there_does_not_move(core: SignerCore) -> None:

@@ -71,6 +71,7 @@ def test_further_authorities_share_the_roots_organisation():
         (PQ + b'token = "Big"\n', "must be the name of a token"),
         (PQ + b"token = 1\n", "must be the name of a token"),
         (PQ + b'protection = "software"\n', "must be one of"),
+        (PQ + b'protection = "lost"\n', "transferable"),
         (PQ + b"protection = []\n", "must be one of"),
         (b"\xff", "not TOML"),
     ],
