@@ -31,8 +31,8 @@ from kms.services.key_orders import KeyOrder
 from kms.services.key_verbs import Item
 from kms.services.slot_verbs import DECAPSULATE
 from kms.wire import canonical, unb64
-from policies import policy
 from policies.key_life import KeyPurpose, Step
+from policies.policy import shipped
 from tests.support.services import OFFICER, SERVER, TENANT, decoded, world
 from tests.support.slots import CONTEXT, NAME, OBJECT, ClassicalToken, Slots
 from tests.support.unsealing import PrivateKem
@@ -42,28 +42,6 @@ pytestmark = pytest.mark.anyio
 HYBRIDS = ["MLKEM768-X25519", "MLKEM1024-P384", "MLKEM768-P256"]
 STRANGER = Caller(TenantId("other"), "messenger", Role.MESSAGING_SERVER, ())
 COLLEAGUE = Caller(TENANT, "colleague", Role.MESSAGING_SERVER, ())
-PURE = b"""
-name = "pure"
-version = 1
-[[rule]]
-id = "slots"
-use = "kem-slot"
-kind = "kem"
-protection = ["token", "wrapped"]
-reason = "a policy of the tests"
-[[rule]]
-id = "authorities"
-use = "authority"
-kind = "signature"
-protection = ["token"]
-reason = "a policy of the tests"
-[[rule]]
-id = "log"
-use = "log"
-kind = "signature"
-protection = ["token"]
-reason = "a policy of the tests"
-"""
 
 
 @pytest.fixture
@@ -119,11 +97,11 @@ async def test_the_policy_demands_hybrids(slots: Slots, name: str):
 
 @pytest.mark.parametrize("name", ["ML-KEM-768", "ML-KEM-1024"])
 async def test_pure_ones_are_made_where_a_policy_asks(name: str, tmp_path: Path):
-    async with world(tmp_path, policy=policy.load(PURE)) as made:
+    async with world(tmp_path, policy=shipped("post-quantum-2026")) as made:
         slots = Slots(made)
         await slots.create(algorithm=name)
         assert await slots.opened(await slots.envelope()) == OBJECT
-        with pytest.raises(errors.AlgorithmRefusedError):  # allowed, and yet no slot's
+        with pytest.raises(errors.AlgorithmRefusedError):
             await slots.create("another", algorithm="X25519")
 
 

@@ -23,16 +23,17 @@ from kms import wire
 from kms.api import screening, strict_json
 from kms.api.errors import MalformedJsonError
 from kms.audit.leaves import parse_leaf
-from kms.device import Device, DeviceError
+from kms.device import Device, DeviceError, Recipient, seal_envelope
 from kms.services.errors import PrivateKeyMaterialError
 from kms.tlog import checkpoint, notes, receipt, tiles
 from kms.tlog.errors import FormatError
-from pki import csr, der, keys, structure
-from pki.errors import DerError, InvalidCsrError, InvalidKeyError
+from pki import cms, csr, der, keys, structure
+from pki.errors import DerError, EnvelopeError, InvalidCsrError, InvalidKeyError
 from pki.private_material import find_private_key
 from policies.algorithms import Kind, algorithms
 from tests.support import vectors
 from tests.support.enrolment_service import EnrolmentService
+from tests.support.unsealing import PrivateKem
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +258,27 @@ def _unarmoured(pem: bytes) -> bytes:
     return base64.b64decode(found[1])
 
 
+def _envelope(data: bytes) -> None:
+    """What is taken has one encoding, and comes apart and together again."""
+    with suppress(EnvelopeError):
+        found = cms.parse_envelope(data)
+        assert found.recipients
+        apart = cms.detached(data)
+        assert cms.detached(apart) == apart
+        assert cms.parse_envelope(apart).recipients == found.recipients
+        for recipient in found.recipients:
+            assert der.parse(recipient.kdf_info)
+
+
+def _envelope_seeds() -> Iterator[bytes]:
+    for name in ("MLKEM768-X25519", "ML-KEM-768"):
+        private = PrivateKem.generate(name)
+        to = Recipient.of("ab" * 16, 1, private.spki, b"an identifier")
+        yield seal_envelope([to], b"an object", b"room 7")
+
+
 TARGETS = {
+    "envelope": Target(_envelope, _envelope_seeds, 4096),
     "csr": Target(_csr, _csr_seeds, 8192),
     "spki": Target(_spki, _spki_seeds),
     "transcript": Target(_transcript, _transcript_seeds),
