@@ -13,7 +13,7 @@ from kms.backup.shares import MAX_SHARES, MAX_TEXT, Share, parse
 from kms.cli.commands import JsonOption, PinFdOption, finish, local, new_group
 from kms.cli.errors import CheckFailedError, UsageProblemError
 from kms.cli.files import PRIVATE, must_be_new, write
-from kms.cli.local_principals import _with_services
+from kms.cli.local_principals import with_services
 from kms.cli.output import Shown, lines, sheet
 from kms.settings import Settings
 
@@ -67,7 +67,7 @@ def new_recovery_key(
         await register(core, key, officer)
         made.append(key)
 
-    asyncio.run(_with_services(settings, pin_fd, work))
+    asyncio.run(with_services(settings, pin_fd, work))
     public = made[0].public
     path = recovery_dir(settings) / f"{public.id}.json"
     write(path, recovery.encode(public))

@@ -78,7 +78,7 @@ def dev_clients(
     directory = out or settings.clients_dir
     missing = [item for item in DEVELOPMENT if not _made(directory, item.name)]
     if missing:
-        asyncio.run(_with_services(settings, pin_fd, _make_clients(directory, missing)))
+        asyncio.run(with_services(settings, pin_fd, _make_clients(directory, missing)))
     files = [directory / f"{item.name}{end}" for item in DEVELOPMENT for end in (".pem", ".key")]
     document = {
         "directory": str(directory),
@@ -122,7 +122,7 @@ def bootstrap_officer(
     async def work(services: "Services") -> dict[str, Any]:
         return await _admit(services, Wanted(name, Role.OFFICER), request)
 
-    answer = asyncio.run(_with_services(settings, pin_fd, work))
+    answer = asyncio.run(with_services(settings, pin_fd, work))
     write(out, chain_pem(answer))
     view = lines(
         f"Certified officer {name}, serial {answer['serial']}: {out}",
@@ -161,9 +161,15 @@ def _new_key(name: str) -> tuple[bytes, bytes]:
     return key, csr.sign(private, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-async def _with_services(
+async def with_services(
     settings: Settings, pin_fd: int | None, work: Callable[["Services"], Awaitable[T]]
 ) -> T:
+    """Do something with the use cases of a home that no service is at work in.
+
+    Raises:
+        HomeBusyError: One is.
+        PinError: The token refused the PIN.
+    """
     from kms.bootstrap import local_services  # noqa: PLC0415 - remote commands start faster
 
     pin = obtain_pin(settings, pin_fd=pin_fd)

@@ -24,7 +24,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from kms.bootstrap import hold_ceremony, make_ledger
-from kms.cli.local_principals import DEVELOPMENT, Wanted, _make_clients, _with_services
+from kms.cli.local_principals import DEVELOPMENT, Wanted, _make_clients, with_services
 from kms.config import load
 from kms.config_template import write_initial
 from kms.device import Device, Expectations
@@ -191,7 +191,7 @@ def prepare(root: Path) -> Home:
     (root / "people.pem").write_text(ssl.DER_cert_to_PEM_cert(report.certificates["people"]))
     (root / "log.vkey").write_text(report.vkey)
     clients = _make_clients(settings.clients_dir, list(CLIENTS))
-    asyncio.run(_with_services(settings, None, clients))
+    asyncio.run(with_services(settings, None, clients))
     home._move_listeners()
     return home
 
