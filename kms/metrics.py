@@ -296,6 +296,7 @@ class _SignerHealth(Collector):
             "Part of an hour's signatures that a key may make now, by its purpose; the least.",
             labels=["purpose"],
         )
+        calls, keys = _service_keys(self._last)
         healthy = GaugeMetricFamily(
             "kms_token_healthy", "1 while calls go to the token.", labels=["token"]
         )
@@ -312,7 +313,23 @@ class _SignerHealth(Collector):
             seconds.add_metric([], self._last.journal_seconds)
             for purpose, ratio in _least(self._last).items():
                 left.add_metric([purpose], ratio)
-        return [ready, writes, seconds, left, healthy, processes]
+        return [ready, writes, seconds, left, healthy, processes, calls, keys]
+
+
+def _service_keys(health: SignerHealth | None) -> tuple[Metric, Metric]:
+    """What clients' keys are used for, and how many of them there are."""
+    calls = CounterMetricFamily(
+        "kms_signer_service_calls",
+        "Calls with service keys since the signer started, by operation and outcome.",
+        labels=["operation", "outcome"],
+    )
+    keys = GaugeMetricFamily("kms_signer_service_keys", "Service keys that the signer serves.")
+    if health is not None:
+        keys.add_metric([], health.service.keys)
+        for operation, made, failed in health.service.calls:
+            calls.add_metric([operation, "ok"], made - failed)
+            calls.add_metric([operation, "refused"], failed)
+    return calls, keys
 
 
 def _least(health: SignerHealth) -> dict[str, float]:

@@ -12,7 +12,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hsm_drivers.errors import TokenUnavailableError
-from hsm_drivers.ports import KeyLabel, KeyRate, Purpose, SignerHealth
+from hsm_drivers.ports import KeyLabel, KeyRate, Operation, Purpose, ServiceStatus, SignerHealth
 from kms.api.observing import HttpObserver
 from kms.metrics import Metrics
 from kms.resources import LoopWatch
@@ -39,6 +39,7 @@ LABELS = {
     "place",
     "file",
     "purpose",
+    "operation",
     "le",
 }
 
@@ -71,7 +72,8 @@ def fed() -> Metrics:
         KeyRate(KeyLabel("people-1"), Purpose.CRL, 10, 10, 0),
     )
     health = SignerHealth("token", ready=True, detail="fine", counter=9, rates=rates)
-    use_cases.signer_asked(replace(health, journal_writes=7, journal_seconds=0.5))
+    service = ServiceStatus(keys=4, calls=((Operation.DECRYPT, 9, 2),))
+    use_cases.signer_asked(replace(health, journal_writes=7, journal_seconds=0.5, service=service))
     metrics.watch_admission(Admission())
     return metrics
 
@@ -134,6 +136,10 @@ def test_every_observation_shows():
     assert value(metrics, "kms_signer_journal_seconds_total") == 0.5
     assert value(metrics, "kms_signer_rate_left_ratio", purpose="certificate") == 0.25
     assert value(metrics, "kms_signer_rate_left_ratio", purpose="crl") == 1
+    calls = {"operation": "decrypt"}
+    assert value(metrics, "kms_signer_service_calls_total", outcome="ok", **calls) == 7
+    assert value(metrics, "kms_signer_service_calls_total", outcome="refused", **calls) == 2
+    assert value(metrics, "kms_signer_service_keys") == 4
     issued = {"profile": "device-identity", "algorithm": "ECDSA-P256"}
     assert value(metrics, "kms_certificates_issued_total", **issued) == 1
 

@@ -1,5 +1,8 @@
 """Frames: whatever comes in is a message of the protocol or a FrameError."""
 
+from datetime import UTC, datetime
+from typing import get_args
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -13,7 +16,9 @@ from hsm_drivers.errors import (
     TokenUnavailableError,
 )
 from hsm_drivers.journal import MAX_BATCH
-from hsm_drivers.ports import KeyLabel, Purpose, Statement
+from hsm_drivers.operations import MakeMac, ServiceCall, SignMessage
+from hsm_drivers.ports import Component, KeyLabel, Operation, Purpose, Statement
+from policies.decisions import Protection
 
 ids = st.integers(0, 2**63 - 1)
 statement_frames = st.builds(
@@ -23,9 +28,21 @@ statement_frames = st.builds(
     st.binary(max_size=200),
     st.binary(max_size=64),
 )
+operations = st.lists(st.sampled_from(Operation), max_size=4).map(tuple)
 requests: st.SearchStrategy[frames.Request] = st.one_of(
     st.builds(frames.Sign, ids, st.lists(statement_frames, max_size=5)),
-    st.builds(frames.ReadKeys, ids),
+    st.builds(frames.ReadKeys, ids, st.text(max_size=64), st.integers(0, frames.MAX_RECORDS)),
+    st.builds(frames.Use, ids, st.lists(st.one_of(*map(st.from_type, get_args(ServiceCall))))),
+    st.builds(frames.ReadTokens, ids),
+    st.builds(frames.Narrow, ids, st.text(max_size=64), operations),
+    st.builds(
+        frames.ScheduleDestruction,
+        ids,
+        st.text(max_size=64),
+        st.datetimes(min_value=datetime(1980, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - hypothesis adds it
+    ),
+    st.builds(frames.CancelDestruction, ids, st.text(max_size=64)),
+    st.builds(frames.Destroy, ids, st.text(max_size=64)),
     st.builds(frames.ReadAttributes, ids, st.text(max_size=64)),
     st.builds(frames.ReadJournal, ids, ids, st.integers(0, frames.MAX_PAGE)),
     st.builds(frames.ReadHealth, ids),
@@ -40,6 +57,11 @@ requests: st.SearchStrategy[frames.Request] = st.one_of(
             st.dictionaries(st.text(max_size=5), st.none() | st.integers(0, 9) | st.text()),
         ),
         st.lists(st.sampled_from(Purpose)).map(tuple),
+        operations,
+        st.text(max_size=32),
+        st.lists(
+            st.builds(Component, st.text(max_size=20), st.sampled_from(Protection)), max_size=3
+        ).map(tuple),
     ),
 )
 
@@ -172,3 +194,24 @@ def test_errors_keep_their_class_on_the_wire() -> None:
     assert type(frames.raised(frames.Refusal("of-tomorrow", "x"))) is HsmError
     assert TokenUnavailableError.retryable
     assert not StatementRefusedError.retryable
+
+
+def test_calls_are_cut_by_their_size_number_and_the_size_of_signatures() -> None:
+    key = KeyLabel("s-key")
+    many = [MakeMac(key, b"m")] * (2 * frames.MAX_CALLS + 1)
+    assert [len(part) for part in frames.call_parts(many)] == [frames.MAX_CALLS] * 2 + [1]
+    large = [MakeMac(key, bytes(frames.MAX_FRAME // 2 - 1000))] * 3
+    assert [len(part) for part in frames.call_parts(large)] == [2, 1]
+    signatures = frames.MAX_FRAME // frames.MAX_SIGNATURE
+    cut = [len(part) for part in frames.call_parts([SignMessage(key, b"m")] * 2000)]
+    assert max(cut) <= min(frames.MAX_CALLS, signatures)
+    assert sum(cut) == 2000
+    assert list(frames.call_parts([])) == []
+
+
+def test_a_request_of_too_many_calls_is_no_message() -> None:
+    body = msgspec.msgpack.encode(
+        frames.Use(1, [MakeMac(KeyLabel("k"), b"")] * (frames.MAX_CALLS + 1))
+    )
+    with pytest.raises(frames.FrameError):
+        frames.decode_request(body)
