@@ -73,7 +73,7 @@ class Checkout:
         found = re.findall(r'(?m)^(\w+) = "127\.0\.0\.1:(\d+)"$', text)
         return {name: port for name, port in found if name in LISTENERS}
 
-    def run(self, script: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, script: str, seconds: float = 220) -> subprocess.CompletedProcess[str]:
         """Run a shell script as a reader's shell would; its ports become this service's."""
         for name, port in self.ports.items():
             script = re.sub(rf"(?<=:){PORTS[name]}\b", port, script)
