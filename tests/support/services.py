@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hsm_drivers.inprocess import InProcessSigner
-from hsm_drivers.ports import KeyLabel, Purpose
+from hsm_drivers.ports import Driver, KeyLabel, Purpose
 from hsm_drivers.software.driver import SoftwareDriver
 from hsm_drivers.state import SignerState
 from kms.domain.authorisation import Caller
@@ -130,7 +130,7 @@ async def world(
     wrap_signer: Callable[[Signer], Signer] = lambda signer: signer,
     *,
     policy: Policy | None = None,
-    driver: SoftwareDriver | None = None,
+    driver: Driver | None = None,
     plan: bytes | None = None,
 ) -> AsyncIterator[World]:
     """A service whose ceremony has been held, with one tenant and one messaging server."""
