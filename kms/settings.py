@@ -111,8 +111,8 @@ class Signer(Section):
         36_000_000,
         3_600,
         1_000_000_000,
-        "The same for log heads. The default is more than tokens sign: a head is wanted after "
-        "every commit.",
+        "The same for log heads, and for their cosignatures. The default is more than tokens sign: "
+        "a head is wanted after every commit.",
     )
     service_keys_per_hour: int = count(
         1_000,
