@@ -213,3 +213,17 @@ def test_a_cosigner_that_was_never_born_is_found(record: Path, tmp_path: Path):
     good, failed = audit(record, "--cosigner", str(tmp_path / "other.vkey"))
     assert not good
     assert "is not the cosigner of event" in str(failed["cosignatures"])
+
+
+def test_the_doctor_finds_every_key_as_it_was_made(home: Home, record: Path):
+    done = subprocess.run(
+        [KMS, "doctor", "--home", str(home.path), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    findings = json.loads(done.stdout)["findings"]
+    of_token = [item for item in findings if item["check"] in {"token", "keys", "mechanisms"}]
+    assert {item["severity"] for item in of_token} == {"ok"}, of_token
+    assert "log-cosigner-1" in str(of_token)
