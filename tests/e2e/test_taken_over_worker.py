@@ -182,7 +182,12 @@ def test_it_gets_signed_what_a_record_allows_and_nothing_else(story: Story) -> N
 
 
 def test_it_makes_no_key_and_rewrites_no_history(story: Story) -> None:
-    assert story.attack["make_key"] == {"a new key": "unsupported"}
+    asked = story.attack["make_key"]
+    done = {name for name, how in asked.items() if how == "done"}
+    assert done == {"a service key", "a service key's signature"}, "as a client could"
+    assert asked["a new key"] == "unsupported", "in a ceremony only"
+    assert asked["an authority's signature"] == "key-not-found"
+    assert set(asked.values()) == {"done", "unsupported", "key-not-found", "statement-refused"}
     signed = {name for name, how in story.attack["rewrite"].items() if how == "signed"}
     assert signed == {"the last head again"}
     assert story.grown["grow"] == "signed", "the log may grow, whoever writes it"

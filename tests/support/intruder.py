@@ -14,7 +14,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hsm_drivers.client import SignerClient
 from hsm_drivers.errors import HsmError
-from hsm_drivers.ports import KeyLabel, KeySpec, Purpose, Statement
+from hsm_drivers.operations import ServiceCall, SignMessage
+from hsm_drivers.ports import KeyLabel, KeySpec, Operation, Purpose, Statement
 from kms import bootstrap
 from kms.audit.tree import Tree
 from kms.config import load
@@ -200,12 +201,39 @@ async def rewrite(own: Intruder) -> dict[str, str]:
 
 
 async def make_key(own: Intruder) -> dict[str, str]:
-    spec = KeySpec(KeyLabel("mine"), "ECDSA-P256", (Purpose.CERTIFICATE,), {})
+    """A key that signs statements, and what it can do with those of clients."""
+    statements = KeySpec(KeyLabel("mine"), "ECDSA-P256", (Purpose.CERTIFICATE,), {})
+    own_key, authority, does = KeyLabel(f"s-{1:032x}-1"), KeyLabel("people-1"), (Operation.SIGN,)
+    service = KeySpec(own_key, "ECDSA-P256", (), {}, operations=does)
+    both = replace(service, purposes=(Purpose.CERTIFICATE,))
+    named = replace(service, label=authority)
+    signer, now = own.signer, datetime.now(UTC)
+    return {
+        "a new key": await _outcome(signer.generate(statements)),
+        "a service key that signs statements": await _outcome(signer.generate(both)),
+        "a service key of an authority's name": await _outcome(signer.generate(named)),
+        "a service key": await _outcome(signer.generate(service)),
+        "it destroyed now": await _outcome(signer.schedule_destruction(own_key, now)),
+        "it destroyed unscheduled": await _outcome(signer.destroy(own_key)),
+        "it widened": await _outcome(signer.narrow(own_key, (*does, Operation.DECRYPT))),
+        "an authority narrowed": await _outcome(signer.narrow(authority, ())),
+        "an authority destroyed": await _outcome(signer.destroy(authority)),
+        "an authority's signature": await _called(own, SignMessage(authority, b"mine")),
+        "a service key's signature": await _called(own, SignMessage(own_key, b"mine")),
+    }
+
+
+async def _outcome(asked: Awaitable[object]) -> str:
     try:
-        await own.signer.generate(spec)
+        await asked
     except HsmError as error:
-        return {"a new key": error.code}
-    return {"a new key": "made"}
+        return error.code
+    return "done"
+
+
+async def _called(own: Intruder, call: ServiceCall) -> str:
+    (outcome,) = await own.signer.use([call])
+    return outcome.code if isinstance(outcome, HsmError) else "done"
 
 
 async def exhaust(own: Intruder) -> dict[str, int]:
