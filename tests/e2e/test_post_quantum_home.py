@@ -215,6 +215,7 @@ def test_a_cosigner_that_was_never_born_is_found(record: Path, tmp_path: Path):
     assert "is not the cosigner of event" in str(failed["cosignatures"])
 
 
+@pytest.mark.slow  # a signer and two token processes of its own
 def test_the_doctor_finds_every_key_as_it_was_made(home: Home, record: Path):
     done = subprocess.run(
         [KMS, "doctor", "--home", str(home.path), "--json"],
