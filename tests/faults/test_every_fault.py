@@ -22,7 +22,10 @@ from kms.services.ports import Ledger, LedgerUnavailableError
 from kms.storage.faulty import Fault as LedgerFault
 from kms.storage.faulty import FaultyLedger
 from kms.storage.memory import MemoryLedger
-from tests.support import key_use_cases  # noqa: F401 - registers its cases
+from tests.support import (
+    key_use_cases,  # noqa: F401 - registers its cases
+    slot_use_cases,  # noqa: F401 - as above
+)
 from tests.support.books import check_books
 from tests.support.faulty_signer import Fault as SignerFault
 from tests.support.faulty_signer import FaultySigner

@@ -45,6 +45,7 @@ from tests.support.services import World
 EVERYTHING = 1_000_000
 ORPHANED = EventType.CERTIFICATE_ORPHANED
 ISSUING = {
+    EventType.KEY_GENERATED,
     EventType.CERTIFICATE_ISSUED,
     EventType.DEVICE_ENROLLED,
     EventType.DEVICE_RENEWED,
