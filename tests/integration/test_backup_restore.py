@@ -507,6 +507,26 @@ async def test_a_large_ledger_is_never_in_memory_whole(
         assert [size >> 20 for size in sizes] == [1, 2, 3, 4, 5]
 
 
+async def test_a_file_that_changed_while_it_was_read(tmp_path: Path) -> None:
+    """The manifest is written first: what it promises of a file is what must come."""
+    async with kept(tmp_path) as made:
+        keys = [made.key.public]
+        with gathered(made.settings, keys, NOW) as found:
+            (found.directory / "home" / "trust.pem").write_text("ANCHOR")
+            archive.write(found, keys, tmp_path / "backup")
+        with pytest.raises(DamagedBackupError, match=r"home/trust\.pem is not what the manifest"):
+            archive.verify(tmp_path / "backup", made.shares)
+
+
+def test_content_that_ends_early_or_goes_on() -> None:
+    content = archive._Content(iter([b"abc", b"de"]))
+    assert b"".join(content.take(4)) == b"abcd"
+    with pytest.raises(DamagedBackupError, match="goes on"):
+        content.end()
+    with pytest.raises(DamagedBackupError, match="ends before"):
+        list(content.take(2))
+
+
 async def test_read_reads_what_was_gathered(tmp_path: Path) -> None:
     """Byte for byte, in pieces."""
     async with kept(tmp_path) as made:

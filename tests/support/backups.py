@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from hsm_drivers.inprocess import InProcessSigner
@@ -18,12 +20,12 @@ from kms.backup.recovery import NewKey
 from kms.backup.registering import register
 from kms.backup.restore import Evidence, Restored, restore
 from kms.backup.shares import Share
-from kms.bootstrap import make_ledger
 from kms.config import load
 from kms.config_template import write_initial
 from kms.domain.records import Epoch
 from kms.services.facade import Services, compose
 from kms.settings import Settings
+from kms.storage.migrate import migrate
 from kms.storage.sql import SqlLedger
 from tests.support.services import CHECKERS, World, build_core, world
 
@@ -88,6 +90,15 @@ class Kept:
                 ledger.close()
 
 
+@cache
+def empty_ledger() -> bytes:
+    """As `kms init` leaves it; making one takes longer than all else here."""
+    with TemporaryDirectory() as directory:
+        url = f"sqlite:///{directory}/ledger.db"
+        migrate(url, create=True)
+        return (Path(directory) / "ledger.db").read_bytes()
+
+
 @asynccontextmanager
 async def kept(root: Path) -> AsyncIterator[Kept]:
     """A home after its ceremony, with a recovery key in two of three shares."""
@@ -103,7 +114,10 @@ async def kept(root: Path) -> AsyncIterator[Kept]:
     assert found == 1
     settings.path.write_text(text)
     settings = load(settings.path)
-    make_ledger(settings)
+    settings.data_dir.mkdir(mode=0o700)
+    ledger = settings.data_dir / "ledger.db"
+    ledger.write_bytes(empty_ledger())
+    ledger.chmod(0o600)
     for name, content in SECRETS.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
