@@ -106,9 +106,16 @@ def test_keys_leave_under_trusted_keys_alone(tokens: tuple[SoftHsm, SoftHsm]) ->
     driver.generate(KeyLabel("kek"), "AES-256-KWP")
     driver.generate(KEY, "ECDSA-P256", transferable=True)
     driver.generate(OTHER, "ECDSA-P256")
-    for key, under in ((KEY, KeyLabel("kek")), (KEY, OTHER), (OTHER, TRUSTED), (TRUSTED, TRUSTED)):
-        with pytest.raises(UnsupportedError):
+    for key, under, said in (
+        (KEY, KeyLabel("kek"), "trusted wrapping key only"),
+        (KEY, OTHER, "trusted wrapping key only"),
+        (OTHER, TRUSTED, "made to stay"),
+        (TRUSTED, TRUSTED, "made to stay"),
+    ):
+        with pytest.raises(UnsupportedError, match=said):
             driver.export_key(key, under)
+    with pytest.raises(UnsupportedError, match="trusted wrapping key only"):
+        driver.import_key(KeyLabel("new"), "AES-256-GCM", KeyLabel("kek"), bytes(40), b"")
     for key, under in ((KeyLabel("none"), TRUSTED), (KEY, KeyLabel("none"))):
         with pytest.raises(KeyNotFoundError, match="none"):
             driver.export_key(key, under)
