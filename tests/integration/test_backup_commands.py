@@ -93,39 +93,30 @@ def test_for_people(kms: Console) -> None:
     assert "EVENTS ARE LOST" not in out
 
 
-@pytest.mark.parametrize(
-    ("words", "status", "message"),
-    [
-        (["backup", "show", "{kms.toml}"], 1, "not a backup of this service"),
-        (["backup", "show", "{none}"], 2, "No such file"),
-        (["backup", "verify", "{backup}", "--sha256", "00"], 1, "not the one given"),
-        (["backup", "verify", "{backup}", "--share", "{kms.toml}"], 2, "of a share's five is"),
-        (["backup", "verify", "{backup}", "--share", "{none}"], 2, "cannot be read"),
-        (["backup", "verify", "{backup}", "--share", "{share-1}"], 2, "1 of the 2 shares"),
-        (["backup", "create", "--out", "{backup}"], 2, "exists already"),
-        (["restore", "{backup}", "--home", "{home}", "--share", "{share-1}"], 2, "never writes"),
-        (["restore", "{backup}", "--share", "{share-1}"], 2, "which home?"),
-        (["restore", "{backup}", "--sha256", "00", "--home", "{x}"], 1, "not the one given"),
-        (
-            ["restore", "{backup}", "--home", "{x}"],
-            2,
-            "no share was given; the backup opens with 2",
-        ),
-    ],
-)
-def test_what_is_wrong_is_said(
-    kms: Console, words: list[str], status: int, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+WRONG = [
+    (["backup", "show", "{home/kms.toml}"], 1, "not a backup of this service"),
+    (["backup", "show", "{none}"], 2, "No such file"),
+    (["backup", "verify", "{backup}", "--sha256", "00"], 1, "not the one given"),
+    (["backup", "verify", "{backup}", "--share", "{home/kms.toml}"], 2, "of a share's five is"),
+    (["backup", "verify", "{backup}", "--share", "{none}"], 2, "cannot be read"),
+    (["backup", "verify", "{backup}", "--share", "{share-1}"], 2, "1 of the 2 shares"),
+    (["backup", "create", "--out", "{backup}"], 2, "exists already"),
+    (["restore", "{backup}", "--home", "{home}", "--share", "{share-1}"], 2, "never writes"),
+    (["restore", "{backup}", "--share", "{share-1}"], 2, "which home?"),
+    (["restore", "{backup}", "--sha256", "00", "--home", "{x}"], 1, "not the one given"),
+    (["restore", "{backup}", "--home", "{x}"], 2, "no share was given; the backup opens with 2"),
+]
+
+
+def test_what_is_wrong_is_said(kms: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KMS_HOME", raising=False)
     kms("backup", "create", "--out", kms.backup)
-    root = kms.made.root
-    places = {"kms.toml": root / "home" / "kms.toml"}
-    spelled = [
-        str(places.get(word[1:-1], root / word[1:-1])) if word.startswith("{") else word
-        for word in words
-    ]
-    _, err = kms(*spelled, status=status)
-    assert message in err
+    for words, status, message in WRONG:
+        spelled = [
+            str(kms.made.root / word[1:-1]) if word.startswith("{") else word for word in words
+        ]
+        _, err = kms(*spelled, status=status)
+        assert message in err, words
 
 
 def test_a_drill_that_fails_ends_with_1(kms: Console) -> None:
