@@ -75,6 +75,7 @@ class PoolOfTokens:
 
     def tend(self) -> float:
         """As `Tokens.tend`."""
+        self.sleep(0)
         return self.health.tend()
 
     def statuses(self) -> list[TokenStatus]:

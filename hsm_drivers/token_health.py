@@ -73,11 +73,9 @@ class Health:
         """By token: `monotonic()` of when it last had a healthy process; at first the start."""
 
     def tend(self) -> float:
-        """Do what is due; answers in how many seconds to look again."""
+        """Do what is due after what was received; answers in how many seconds to look again."""
         now = time.monotonic()
         for link in self._links:
-            if link.sock is not None and (link.waiting or link.state is LinkState.HEALTHY):
-                link.receive()
             self._tend(link, now)
             if link.state is LinkState.HEALTHY:
                 self.last_well[link.token] = now
