@@ -188,6 +188,7 @@ async def compromise_key(asked: Asking, key: Named) -> Response:
 )
 async def destroy_key(asked: Asking, key: Named) -> Response:
     """Schedule the destruction of a key; until then it can be cancelled."""
+    asked.require(Action.USE_KEYS)
     body = asked.read(schemas.DestructionBody)
     tenant = _managing(asked, body.tenant)
     return await asked.once(
@@ -220,6 +221,7 @@ async def cancel_key_destruction(asked: Asking, key: Named) -> Response:
 )
 async def permit_key(asked: Asking, key: Named) -> Response:
     """Say what a principal may do with the key from now on."""
+    asked.require(Action.USE_KEYS)
     body = asked.read(schemas.PermissionBody)
     tenant = _managing(asked, body.tenant)
     return await asked.once(

@@ -13,6 +13,8 @@ from cryptography.x509.oid import NameOID
 from kms.api.app import FAMILIES
 from kms.domain.records import SYSTEM_TENANT, Role
 from kms.services.access import STALE_SECONDS
+from kms.services.key_verbs import VERBS
+from kms.services.slot_verbs import SLOT_VERBS
 from kms.wire import unb64
 from tests.support.api import OTHER, TENANT, Site, csr_of, site
 from tests.support.flow import IDENTITY, enrol, new_device
@@ -49,6 +51,21 @@ ALLOWED: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/authorities"): EVERYONE,
     ("POST", "/v1/authorities/nothing/crl"): {OFFICER},
 }
+_STEPS = [
+    *("rotate", "activate", "suspend", "resume", "deactivate", "compromise"),
+    *("destroy", "cancel-destruction", "permit"),
+]
+_OF_KEYS = [
+    *(("POST", "/v1/keys"), ("GET", "/v1/keys"), ("POST", "/v1/keys:random")),
+    *(("GET", f"/v1/keys/none{part}") for part in ("", "/uses", "/touches")),
+    *(("POST", f"/v1/keys/none/{verb}") for verb in (*_STEPS, *VERBS)),
+    *(("POST", "/v1/kem-slots"), ("GET", "/v1/kem-slots")),
+    *(("GET", f"/v1/kem-slots/none{part}") for part in ("", "/public", "/uses")),
+    *(("POST", f"/v1/kem-slots/none/{verb}") for verb in (*_STEPS, *SLOT_VERBS)),
+    *(("POST", f"/v1/kem-slots/none/{verb}") for verb in ("hold", "release")),
+]
+ALLOWED |= {call: {OFFICER, MESSENGER, CLERK} for call in _OF_KEYS}
+"""What they may do with which key is the ledger's to say; none is called so here."""
 
 
 async def test_the_table_of_roles_is_what_the_routes_do(tmp_path: Path):
