@@ -262,12 +262,21 @@ class ServiceKeyring:
             self._store.put(_with(entry, destroying=True))
         self._use.forget(label)
         record = entry.record
-        for token in record.places:
-            making.destroy(self._tokens.driver(token), [part.label for part in making.held(record)])
+        failed = [error for token in record.places if (error := self._wipe(token, record))]
+        if failed:
+            raise failed[0]
         gone = Destroyed(1, label, record.key_id, record.algorithm, record.places, now)
         self._store.put(gone)
         _log.info("service key %s is destroyed on %d tokens", label, len(gone.tokens))
         return gone.tokens
+
+    def _wipe(self, token: str, record: KeyRecord) -> HsmError | None:
+        """Destroy a key on one of its tokens; answers why not."""
+        try:
+            making.destroy(self._tokens.driver(token), [part.label for part in making.held(record)])
+        except HsmError as error:
+            return error
+        return None
 
     def _unfinished(self) -> Iterator[Making]:
         return (entry for entry in self._store if isinstance(entry, Making))

@@ -2,12 +2,14 @@
 
 import json
 from base64 import b64encode
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from hsm_drivers.core import SignerCore
 from hsm_drivers.errors import (
@@ -27,6 +29,8 @@ from hsm_drivers.ports import (
     KeySpec,
     Operation,
     Purpose,
+    Replica,
+    Replication,
     Statement,
 )
 from hsm_drivers.service_keys import ServiceLimits
@@ -444,3 +448,30 @@ def test_pages_hold_every_record_once(state: Path) -> None:
 def test_parts_show_no_wrapped_bytes() -> None:
     part = HeldComponent("ML-KEM-768", WRAPPED, KeyLabel("kek-x"), b"public", b"wrapped")
     assert "b'wrapped'" not in repr(part)
+
+
+@pytest.mark.parametrize("away", ["", "b"])
+def test_a_key_is_destroyed_wherever_it_is(state: Path, away: str) -> None:
+    main, other, clock = SoftwareDriver(), SoftwareDriver("other"), Clock()
+    tokens = SeveralTokens({"": main, "b": other})
+    with SignerState(state) as opened:
+        core = SignerCore(tokens, CHECKERS, opened, now=clock)
+        made = core.generate(spec(1, "ECDSA-P256"))
+        other._keys[made.label] = main._keys[made.label]
+        replica = Replica("b", "00", Replication.MAKER, made.attributes, made.created)
+        opened.service.put(
+            structs.replace(
+                opened.service.held(made.label), record=replace(made, replicas=(replica,))
+            )
+        )
+        core.service.schedule_destruction(made.label, START + DELAY)
+        clock.now = START + DELAY
+        missing, there = (main, other) if away == "" else (other, main)
+        missing.outage = TokenUnavailableError("unplugged")
+        with pytest.raises(TokenUnavailableError):
+            core.service.destroy(made.label)
+        assert not there.labels(), "where it can be reached it is gone"
+        missing.outage = None
+        assert missing.labels() == [made.label]
+        assert core.service.destroy(made.label) == ("", "b")
+        assert not other.labels()
