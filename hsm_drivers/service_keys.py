@@ -130,17 +130,15 @@ class ServiceKeyring:
             HsmError: As the token says.
         """
         parts = self._planned(spec)
-        match self._store.get(spec.label):
-            case Held(destroying=False, record=record) if _same(spec, record):
-                return making.bare(record)
-            case Held() | Destroyed():
-                raise StatementRefusedError(
-                    f"a key called {spec.label!r} was made before; labels are never used again"
-                )
-            case Making() as left:
-                self._unmake(left)
-            case None:
-                pass
+        known = self._store.get(spec.label)
+        if isinstance(known, Held) and not known.destroying and _same(spec, known.record):
+            return making.bare(known.record)
+        if isinstance(known, Held | Destroyed):
+            raise StatementRefusedError(
+                f"a key called {spec.label!r} was made before; labels are never used again"
+            )
+        if known is not None:
+            self._unmake(known)
         self._take_one()
         making.refuse_taken(self._tokens.driver(spec.token), parts)
         objects = tuple(part.label for part in parts)

@@ -1,6 +1,8 @@
 """Service keys come to be, lose rights, and go: in the signer, over the software twin."""
 
 import json
+import logging
+import time
 from base64 import b64encode
 from dataclasses import replace
 from datetime import timedelta
@@ -82,6 +84,7 @@ def refusal_of(core: SignerCore, wanted: KeySpec) -> HsmError:
         spec(1, "HMAC-SHA-256", operations=(Operation.MAC, Operation.MAC)),
         spec(1, "SHA-256", operations=(Operation.MAC,)),
         KeySpec(label(1), "ECDSA-P256", (Purpose.CERTIFICATE,), {}, operations=(Operation.SIGN,)),
+        KeySpec(label(1), "ECDSA-P256", (), {}, (Purpose.CRL,), operations=(Operation.SIGN,)),
         KeySpec(CA, "ECDSA-P256", (), {}, operations=(Operation.SIGN,)),
         KeySpec(KeyLabel("kek-1"), "AES-256-KWP", (), {}, operations=(Operation.UNWRAP,)),
         KeySpec(KeyLabel("s-1-1"), "ECDSA-P256", (), {}, operations=(Operation.SIGN,)),
@@ -216,9 +219,10 @@ def test_a_destruction_waits_for_the_signers_clock(state: Path) -> None:
         for early in (START, START + DELAY - timedelta(minutes=6), START.replace(tzinfo=None)):
             with pytest.raises(StatementRefusedError, match="destruction_days"):
                 core.service.schedule_destruction(made.label, early)
+        core.service.schedule_destruction(made.label, START + DELAY - timedelta(minutes=5))
         core.service.schedule_destruction(made.label, START + DELAY)
         clock.now = START + DELAY - timedelta(seconds=1)
-        with pytest.raises(StatementRefusedError, match="not due"):
+        with pytest.raises(StatementRefusedError, match="not due: 2026-11-29T12:00:00Z"):
             core.service.destroy(made.label)
     with a_core(state, driver, now=clock) as core:
         clock.now = START + DELAY
@@ -277,9 +281,61 @@ def test_keys_are_made_only_so_often_and_a_restart_fills_nothing(state: Path) ->
         assert core.health().service.keys_left == 0
         assert isinstance(refusal_of(core, spec(4, "HMAC-SHA-256")), RateExceededError)
         assert len(driver.labels()) == 3
-    later = START + timedelta(hours=2)
+    with a_core(state, driver, limits=ServiceLimits(DELAY, keys_per_hour=2)) as core:
+        assert isinstance(refusal_of(core, spec(4, "HMAC-SHA-256")), RateExceededError)
+    hour = START + timedelta(hours=1)
+    with a_core(state, driver, limits=limits, now=lambda: hour) as core:
+        assert core.health().service.keys_left == 0, "the hour is over a moment later"
+    later = hour + timedelta(seconds=1)
     with a_core(state, driver, limits=limits, now=lambda: later) as core:
         core.generate(spec(4, "HMAC-SHA-256"))
+
+
+def test_keys_are_made_again_as_time_goes_by(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: began)
+    with a_core(state, SoftwareDriver(), limits=ServiceLimits(DELAY, keys_per_hour=1)) as core:
+        core.generate(spec(1, "HMAC-SHA-256"))
+        assert "in 3600 s" in str(refusal_of(core, spec(2, "HMAC-SHA-256")))
+        monkeypatch.setattr(time, "monotonic", lambda: began + 3601)
+        core.generate(spec(2, "HMAC-SHA-256"))
+
+
+def test_a_life_is_told_in_the_log(state: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "hsm_drivers.service_keys")
+    clock = Clock()
+    with a_core(state, SoftwareDriver(), now=clock) as core:
+        core.generate(GCM)
+        core.service.narrow(GCM.label, (Operation.DECRYPT,))
+        core.service.narrow(GCM.label, ())
+        core.service.schedule_destruction(GCM.label, START + DELAY)
+        core.service.cancel_destruction(GCM.label)
+        core.service.schedule_destruction(GCM.label, START + DELAY)
+        clock.now = START + DELAY
+        core.service.destroy(GCM.label)
+    key = f"service key {GCM.label}"
+    assert caplog.messages == [
+        f"{key} made: AES-256-GCM, token, on token 'software', for encrypt, decrypt, data-key",
+        f"{key} narrowed to: decrypt",
+        f"{key} narrowed to: nothing",
+        f"{key} is to be destroyed at 2026-11-29T12:00:00Z",
+        f"{key} is not to be destroyed any more",
+        f"{key} is to be destroyed at 2026-11-29T12:00:00Z",
+        f"{key} is destroyed on 1 tokens",
+    ]
+
+
+def test_a_destroyed_key_has_no_nonces(state: Path) -> None:
+    clock = Clock()
+    with a_core(state, SoftwareDriver(), now=clock) as core:
+        core.generate(GCM)
+        answers(use(core, Encrypt(GCM.label, b"", b"")))
+        nonces = core.service._use._nonces
+        assert not nonces.wants_prefix(GCM.label)
+        core.service.schedule_destruction(GCM.label, START + DELAY)
+        clock.now = START + DELAY
+        core.service.destroy(GCM.label)
+        assert nonces.wants_prefix(GCM.label)
 
 
 class Breaking(SoftwareDriver):
