@@ -458,7 +458,8 @@ def test_a_later_ceremony_adds_an_authority_of_the_same_organisation():
     old = {key: value for key, value in limits.items() if key != "organization"}
     closed = replace(ROOT, constraints={**ROOT.constraints, Purpose.CERTIFICATE: old})
     accepted(closed, BELOW)
-    refused(closed, later, "made for")
+    for name in (later, with_part(BELOW, SUBJECT, Subject("Example Later").encode())):
+        refused(closed, name, "made for")
 
 
 def test_the_root_certifies_with_name_constraints_too():
