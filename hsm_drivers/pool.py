@@ -70,6 +70,7 @@ class PoolOfTokens:
             self.sleep(_LONGEST_SLEEP_S)
             if time.monotonic() >= pause:
                 yield
+                self.sleep(0)  # nobody was silent while this side was busy with something else
                 pause = time.monotonic() + SLICE_SECONDS
         return work.outcomes()
 
@@ -89,9 +90,7 @@ class PoolOfTokens:
 
     def well(self, token: str) -> list[Link]:
         """Those that get calls."""
-        return [
-            link for link in self.links(token) if link.state is LinkState.HEALTHY and not link.late
-        ]
+        return [link for link in self.links(token) if link.well]
 
     def described(self, token: str) -> Described:
         """What the token said of itself when it was last there.

@@ -169,6 +169,11 @@ class Link:
         return bool(self._pending)
 
     @property
+    def well(self) -> bool:
+        """Whether calls go to it."""
+        return self.state is LinkState.HEALTHY and self.sock is not None and not self.late
+
+    @property
     def late(self) -> bool:
         """Whether it has been silent with work for too long."""
         return bool(self.waiting) and time.monotonic() - self.heard > self.call_seconds

@@ -3,7 +3,14 @@
 import subprocess
 from pathlib import Path
 
+from hsm_drivers.client import SignerClient
 from hsm_drivers.pin import Pin
+from hsm_drivers.ports import KeyLabel
+from kms.bootstrap import in_ceremony
+from kms.processes.pin import obtain_pin
+from kms.services import replication
+from kms.services.core import Core
+from kms.services.replication import Wish
 from tests.support.estate import clone
 from tests.support.running import KMS, Home
 from tests.support.softhsm import SoftHsm
@@ -52,5 +59,10 @@ def copy_both(home: Home, root: Path) -> Home:
 
 def replicate(home: Home) -> None:
     """Take the clone into the record of every key that a service uses."""
-    for label in (*AUTHORITIES, LOG):
-        kms(home, "key", "replicate", label, "--to", NAME, *OFFICERS)
+    kms(home, "key", "replicate", LOG, "--to", NAME, *OFFICERS)
+
+    async def work(core: Core, signer: SignerClient) -> None:
+        for label in AUTHORITIES:
+            await replication.replicate(core, signer, Wish(KeyLabel(label), NAME), ("alice", "bob"))
+
+    in_ceremony(home.settings, obtain_pin(home.settings), work)
