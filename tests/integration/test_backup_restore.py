@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hsm_drivers.ports import Component, KeyLabel, KeySpec, Operation
@@ -24,13 +25,14 @@ from kms.backup.errors import (
     RestoreRefusedError,
     SharesError,
 )
+from kms.backup.examine import examine
 from kms.backup.format import FileEntry
 from kms.backup.marker import NAME, log_restore
 from kms.backup.recovery import generate
 from kms.backup.restore import Evidence
 from kms.backup.signer_copy import key_entry, records_of
 from kms.config import ConfigError
-from kms.domain.records import Epoch, Event, EventId, EventOpenings
+from kms.domain.records import Epoch, Event, EventId, EventOpenings, TenantId
 from kms.services.head_signer import LogRolledBackError
 from kms.services.heads import newest_signed
 from kms.services.ports import Delete, Insert
@@ -42,7 +44,7 @@ from policies.decisions import Protection
 from policies.policy import shipped
 from tests.support.backups import NOW, SECRETS, Kept, kept
 from tests.support.flow import enrol, new_device
-from tests.support.services import TENANT
+from tests.support.services import OFFICER, TENANT
 
 pytestmark = pytest.mark.anyio
 
@@ -431,6 +433,24 @@ class TestForged:
             assert not proven.ok
             assert [item.name for item in proven.findings] == ["ledger"]
 
+    async def test_a_head_that_the_logs_key_did_not_sign(self, tmp_path: Path) -> None:
+        def change(directory: Path) -> None:
+            database = sqlite3.connect(directory / "ledger")
+            with database:
+                ((size, note),) = database.execute(
+                    "select size, note from checkpoints where length(note) > 0"
+                    " order by size desc limit 1"
+                )
+                at = note.rindex(b" ") + 10
+                forged = note[:at] + (b"B" if note[at : at + 1] == b"A" else b"A") + note[at + 1 :]
+                database.execute("update checkpoints set note = ? where size = ?", (forged, size))
+            database.close()
+
+        async with kept(tmp_path) as made:
+            backup = await self.forged(made, change)
+            with pytest.raises(DamagedBackupError, match="its checkpoint is not the log's"):
+                made.put_back(backup, "other")
+
     async def test_a_key_record_that_was_left_out(self, tmp_path: Path) -> None:
         def change(directory: Path) -> None:
             path = directory / "signer" / "keys.json"
@@ -450,6 +470,23 @@ class TestForged:
             with pytest.raises(ConfigError, match="not TOML"):
                 made.put_back(backup, "other")
             assert not (tmp_path / "other" / "home").exists()
+
+
+async def test_a_manifest_that_says_something_else(tmp_path: Path) -> None:
+    """Its digests hold, and yet it is not of what was unpacked."""
+    async with kept(tmp_path) as made:
+        manifest = archive.unpack(made.back_up(), made.shares, tmp_path / "unpacked")
+        changed = msgspec.structs.replace
+        smaller = changed(manifest.log, size=manifest.log.size - 1)
+        unsigned = changed(manifest.log, checkpoint=manifest.log.checkpoint + "x")
+        for told, name in (
+            (changed(manifest, tokens=()), "references"),
+            (changed(manifest, log=smaller), "log"),
+            (changed(manifest, log=unsigned), "log"),
+        ):
+            found = examine(tmp_path / "unpacked", told)
+            assert [item.name for item in found if not item.ok] == [name]
+        assert all(item.ok for item in examine(tmp_path / "unpacked", manifest))
 
 
 class TestDrill:
@@ -479,13 +516,16 @@ class TestDrill:
             new = made.back_up("new")
             done = made.put_back(old, "other")
             lost = drill(new, made.shares, done.settings, tmp_path)
-            async with made.started("other"):
-                pass
+            async with made.started("other") as services:
+                for name in ("one", "two", "three", "four"):
+                    request = made.world.call("tenants", name, who=OFFICER)
+                    await services.principals.add_tenant(request, TenantId(name), f"{name}.example")
             forked = drill(new, made.shares, done.settings, tmp_path)
         assert not lost.ok
         assert "the home lost events" in str(lost.findings)
         assert not forked.ok
         assert "does not begin with" in str(forked.findings)
+        assert "did not grow from the backup's" in str(forked.findings)
 
 
 async def test_a_large_ledger_is_never_in_memory_whole(
