@@ -1,5 +1,6 @@
 """The signer's journal against the log: what was signed in secret is found, by serial and time."""
 
+import base64
 import os
 import shutil
 from collections.abc import Callable
@@ -124,9 +125,36 @@ def sizeless_head(journal: SignerJournal, _: Ministry) -> None:
     journal.add("log", "checkpoint", b"tbs", "-1")
 
 
+def cosigned(log: NaiveLog, size: int, time: int) -> bytes:
+    """What the log's own cosigner signs, by C2SP tlog-cosignature."""
+    root = base64.b64decode(log.checkpoint(size).split(b"\n")[2])
+    name = bytes([len(log.origin)]) + log.origin.encode()
+    numbers = (0).to_bytes(8, "big") + size.to_bytes(8, "big")
+    return b"subtree/v1\n\0" + name + time.to_bytes(8, "big") + name + numbers + root
+
+
+def cosigned_history(journal: SignerJournal, _: Ministry) -> None:
+    other = NaiveLog(journal.log.origin)
+    other.leaves = [*journal.log.leaves[:9], b"{}"]
+    journal.add("log-cosigner-1", "cosignature", cosigned(other, 10, 7), "10@7")
+
+
+def cosigned_otherwise(journal: SignerJournal, _: Ministry) -> None:
+    message = cosigned(journal.log, 10, 7)
+    journal.add("log-cosigner-1", "cosignature", message, "10@8")
+
+
+def sizeless_cosignature(journal: SignerJournal, _: Ministry) -> None:
+    journal.add("log-cosigner-1", "cosignature", b"tbs", "ten")
+
+
 @pytest.mark.parametrize(
     ("misdeed", "message"),
     [
+        (cosigned_history, "a cosignature of 10@7 leaves, signed by log-cosigner-1 at"),
+        (cosigned_history, "somebody was shown another history"),
+        (cosigned_otherwise, "a cosignature of 10@8 leaves"),
+        (sizeless_cosignature, "is not of this log"),
         (secret_certificate, f"certificate {SERIAL}, signed by people-1 at 2026-03-01T"),
         (secret_certificate, "is in no event"),
         (secret_list, "CRL 77 of 'people', signed by people-1 at 2026-03-01T"),
@@ -158,6 +186,16 @@ def test_what_was_signed_in_secret_is_found(
     (only,) = found
     assert only.startswith("signatures: journal entry ")
     assert message in only
+
+
+def test_cosignatures_of_this_logs_heads_are_in_order(
+    record: Path, journal: SignerJournal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for size, time in ((1, 0), (10, 7), (25, 1_800_000_000)):
+        message = cosigned(journal.log, size, time)
+        journal.add("log-cosigner-1", "cosignature", message, f"{size}@{time}")
+    status, found, _ = verify(journal.write(record), capsys=capsys)
+    assert (status, found) == (0, [])
 
 
 @pytest.mark.parametrize("what", ["certificate", "list"])
