@@ -43,6 +43,19 @@ def configure(process: str, *, stream: TextIO | None = None, quiet: bool = False
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(process=process)
+    drivers = logging.getLogger("hsm_drivers")
+    drivers.handlers = [_Drivers()]
+    drivers.setLevel(logging.INFO)
+
+
+class _Drivers(logging.Handler):
+    """What the drivers and the signer say: they know the standard library's log alone."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As a line like all others."""
+        error = record.exc_info[1] if record.exc_info else None
+        said = structlog.get_logger()
+        said.log(record.levelno, record.name, detail=record.getMessage(), exc_info=error)
 
 
 class _Lines:

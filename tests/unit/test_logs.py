@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,7 @@ def _restore() -> Iterator[None]:
     yield
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
+    logging.getLogger("hsm_drivers").handlers.clear()
 
 
 def test_a_line_is_one_json_object():
@@ -65,3 +67,23 @@ def test_a_line_that_cannot_be_written_stops_nobody():
     logs.configure("worker", stream=out)
     structlog.get_logger().error("maintenance.failed")
     assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_the_drivers_say_is_a_line_too(*, quiet: bool):
+    out = io.StringIO()
+    logs.configure("signer", stream=out, quiet=quiet)
+    logs.configure("signer", stream=out, quiet=quiet)
+    drivers = logging.getLogger("hsm_drivers.service_keys")
+    drivers.info("service key %s made", "s-1")
+    try:
+        int("hunter2")
+    except ValueError:
+        drivers.exception("a checker failed")
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["detail"] for line in lines] == ["service key s-1 made", "a checker failed"][
+        quiet:
+    ]
+    assert {line["event"] for line in lines} == {"hsm_drivers.service_keys"}
+    assert lines[-1]["error_type"] == "ValueError"
+    assert "hunter2" not in out.getvalue()
