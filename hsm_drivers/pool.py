@@ -16,7 +16,7 @@ from hsm_drivers.pool_round import Round
 from hsm_drivers.ports import TokenStatus
 from hsm_drivers.remote import RemoteDriver
 from hsm_drivers.token_health import Described, Expected, Health
-from hsm_drivers.token_link import Link, LinkState
+from hsm_drivers.token_link import Link
 from hsm_drivers.tokens import SLICE_SECONDS, Job, Performing
 
 GRACE_S = 3.0
@@ -192,8 +192,8 @@ def _detail(links: Sequence[Link], well: int) -> str:
 def _reason(links: Sequence[Link]) -> str:
     """What is said of the first process that is not well: others of a token say the same."""
     for link in links:
-        if link.state is not LinkState.HEALTHY:
-            return link.detail
         if link.late:
             return f"it has been silent for more than {link.call_seconds:g} s"
+        if not link.well:
+            return link.detail
     return "the token answers"
