@@ -38,6 +38,7 @@ class Options:
         logins: What was found out about logging in.
         conditions: Where and by which way, for whoever reads the rates.
         progress: Told what is tried next.
+        afterwards: Asked in the end what else was seen of the token.
     """
 
     seconds: float = 0.5
@@ -46,6 +47,7 @@ class Options:
     logins: tuple[Step, ...] = ()
     conditions: str = ""
     progress: Callable[[str], None] = lambda _: None
+    afterwards: Callable[[], Sequence[Step]] = tuple
 
 
 def examine(driver: Driver, profile: Profile, options: Options) -> Report:
@@ -72,7 +74,7 @@ def examine(driver: Driver, profile: Profile, options: Options) -> Report:
         )
     finally:
         kept = bench.sweep()
-    general.append(_swept(kept))
+    general += [_swept(kept), *options.afterwards()]
     return Report(
         made=made,
         conditions=options.conditions or _machine(),

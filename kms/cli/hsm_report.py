@@ -42,6 +42,7 @@ def examined(
             logins=logins,
             conditions=conditions or _machine(),
             progress=lambda what: tell(f"trying {what}"),
+            afterwards=lambda: (_lives(token.access),),
         )
         report = examine(driver, token.profile, options)
     if out is None:
@@ -85,6 +86,14 @@ def _login(token: Opened) -> Step:
     )
     good = facts.pin in _SAFE_PINS
     return Step("log in", Outcome.GOOD if good else Outcome.BAD, detail)
+
+
+def _lives(access: TokenAccess) -> Step:
+    what = "keep its processes alive"
+    if access.crashes:
+        said = f"a process that has its module ended {access.crashes} times, see the lines above"
+        return Step(what, Outcome.BAD, said)
+    return Step(what, Outcome.GOOD, "none ended by itself")
 
 
 def _wrong_login(token: Opened) -> Step:

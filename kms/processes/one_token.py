@@ -112,6 +112,7 @@ class TokenAccess:
         self.token = token
         self._pin = pin
         self.separation = separation
+        self._keepers: list[_Keeper] = []
         self._stack = contextlib.ExitStack()
         self._directory = Path()
         self._gate = -1
@@ -131,6 +132,11 @@ class TokenAccess:
         """End what was started."""
         self._stack.close()
 
+    @property
+    def crashes(self) -> int:
+        """How often a process ended by itself after it had logged in."""
+        return sum(keeper.restarts for keeper in self._keepers)
+
     @contextlib.contextmanager
     def opened(self) -> Iterator[Driver]:
         """A further process that has logged in; should it die, it is started again.
@@ -145,6 +151,7 @@ class TokenAccess:
             path.stem, self.token, self._pin, self._gate, path, self.separation, Backoff()
         )
         keeper = _Keeper(process)
+        self._keepers.append(keeper)
         keeper.start()
         try:
             keeper.await_login()
@@ -176,6 +183,11 @@ class _Keeper(threading.Thread):
         self._ended = threading.Event()
         self._settled = threading.Event()
         self._state = ChildState.STOPPED
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again."""
+        return self._process.child.restarts
 
     def run(self) -> None:
         """Until it is told to end."""

@@ -1,6 +1,8 @@
 """`kms hsm` on real modules: what is seen, what is refused, what is left behind."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from kms.cli.main import run
 from kms.config import load
 from kms.processes.home import home_lock
 from tests.support.cli import Done
+from tests.support.running import wait_for
 from tests.support.softhsm import SoftHsm
 
 KMS = str(Path(sys.executable).with_name("kms"))
@@ -90,6 +93,33 @@ def test_the_self_test_of_a_real_token(softhsm: SoftHsm, tmp_path: Path) -> None
     assert labels(softhsm) == ["ca"]
 
 
+def test_a_process_that_dies_is_told_and_leaves_no_key(softhsm: SoftHsm) -> None:
+    """Started again, so that the test goes on and its keys are destroyed."""
+    command = [KMS, "hsm", "compat", *named(softhsm), "--seconds", "0.2", "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stderr is not None
+        wait_for(lambda: "trying ECDSA-P521" in running.stderr.readline())
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        os.kill(token_process(children), signal.SIGKILL)
+        out, _ = running.communicate(timeout=100)
+    assert running.returncode == 1
+    (step,) = [one for one in json.loads(out)["general"] if "alive" in one["what"]]
+    assert step["outcome"] == "bad"
+    assert labels(softhsm) == []
+
+
+def token_process(children: Path) -> int:
+    """Threads start children, too."""
+    found = [
+        int(pid) for task in children.parent.parent.iterdir()
+        for pid in (task / "children").read_text().split()
+    ]  # fmt: skip
+    (pid,) = [pid for pid in found if b"token_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return pid
+
+
 def test_a_wrong_pin_is_given_once(softhsm: SoftHsm) -> None:
     (softhsm.directory / "pin").write_text("wrong-pin")
     done = kms("hsm", "compat", *named(softhsm))
@@ -113,10 +143,13 @@ def test_a_wrong_pin_is_given_once(softhsm: SoftHsm) -> None:
         (["probe", "--home", "/nowhere"], 2, "not found"),
     ],
 )
-def test_what_cannot_be_done_is_said(arguments: list[str], status: int, said: str) -> None:
-    done = kms("hsm", *arguments)
-    assert (done.status, done.out) == (status, "")
-    assert said in done.err
+def test_what_cannot_be_done_is_said(
+    arguments: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["hsm", *arguments]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
 
 
 def test_tokens_that_are_not_there_are_told_with_those_that_are(softhsm: SoftHsm) -> None:
@@ -126,13 +159,14 @@ def test_tokens_that_are_not_there_are_told_with_those_that_are(softhsm: SoftHsm
     assert "no token is labelled 'other' (the module sees: 'test')" in done.err
 
 
-def test_a_module_that_ends_its_process_ends_no_command(tmp_path: Path) -> None:
+def test_a_module_that_ends_its_process_ends_no_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, module = tmp_path / "crash.c", tmp_path / "crash.so"
     source.write_text("#include <stdlib.h>\nlong C_Initialize(void *a) { abort(); }\n")
     subprocess.run(["cc", "-shared", "-fPIC", "-o", module, source], check=True)
-    done = kms("hsm", "list", "--module", str(module))
-    assert done.status == 2
-    assert f"{module} ended its process (SIGABRT)" in done.err
+    assert run(["hsm", "list", "--module", str(module)]) == 2
+    assert f"{module} ended its process (SIGABRT)" in capsys.readouterr().err
 
 
 def test_a_token_that_another_process_uses_is_left_alone(softhsm: SoftHsm) -> None:
