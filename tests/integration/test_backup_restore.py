@@ -451,6 +451,22 @@ class TestForged:
             with pytest.raises(DamagedBackupError, match="its checkpoint is not the log's"):
                 made.put_back(backup, "other")
 
+    async def test_rows_beside_the_log_are_found_by_the_drill(self, tmp_path: Path) -> None:
+        def change(directory: Path) -> None:
+            database = sqlite3.connect(directory / "ledger")
+            with database:
+                database.execute(
+                    "update crls set der = (select der from crls where authority = 'root')"
+                    " where authority = 'people'"
+                )
+            database.close()
+
+        async with kept(tmp_path) as made:
+            proven = drill(await self.forged(made, change), made.shares, None, tmp_path)
+            (failed,) = [item for item in proven.findings if not item.ok]
+            assert failed.name == "audit"
+            assert "ca/people.crl" in failed.detail
+
     async def test_a_key_record_that_was_left_out(self, tmp_path: Path) -> None:
         def change(directory: Path) -> None:
             path = directory / "signer" / "keys.json"
