@@ -151,9 +151,7 @@ def test_a_service_starts_though_a_token_is_away(home: Home) -> None:
             enrol(client, home.device("ada", "phone"))
         restarts = service.state()["tokens"][NAME]["restarts"]
         assert restarts == 0, "the PIN is tried once"
-
-
-def test_one_token_needs_no_processes(service: Service) -> None:
-    assert service.state()["tokens"] == {}
-    assert not (service.home.path / "run" / "tokens").exists()
-    assert service.metric("kms_token_healthy", token="main") == 1.0
+        pid = token_pid(home, "main-1")
+        assert alive(pid)
+        service.crash()
+        wait_for(lambda: not alive(pid), 10, "a token process outlived its supervisor")

@@ -225,3 +225,9 @@ def test_what_was_accepted_is_answered(new_home: MakeHome, number: signal.Signal
     assert {item["status"] for item in results} == {201}
     for device, item in zip(devices, results, strict=True):
         device.accept(item["body"])
+
+
+def test_one_token_needs_no_processes_of_its_own(service: Service):
+    assert service.state()["tokens"] == {}
+    assert not (service.home.path / "run" / "tokens").exists()
+    wait_for(lambda: service.metric("kms_token_healthy", token="main") == 1.0)
