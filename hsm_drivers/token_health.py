@@ -26,6 +26,7 @@ START_S = 60.0
 """How long a new process may take to its first answer: some HSMs log in slowly."""
 HARD_S = 10.0
 """How long a process may be silent with work, at least, before its connection is given up."""
+_RECONNECT_S = 0.02
 _FIRST_WAIT_S = 0.05
 _LONGEST_WAIT_S = 10.0
 TEND_S = 0.25
@@ -109,23 +110,22 @@ class Health:
             self._hear_description(link)
 
     def _revive(self, link: Link, now: float) -> None:
+        """Connect anew, soon: how often processes start is the supervisor's to bound."""
         if link.state is not LinkState.AWAY:
             if link.state is LinkState.HEALTHY:
                 _log.warning("token process %s is lost: %s", link.path.stem, link.detail)
             self._probes.pop(link, None)
             self._questions.pop(link, None)
-            link.state = LinkState.AWAY
-            self._wait(link)
+            link.state, link.due = LinkState.AWAY, now + _RECONNECT_S
         if now < link.due:
             return
+        link.due = now + TEND_S
         try:
             link.connect()
         except TokenUnavailableError as error:
             link.detail = str(error)
-            self._wait(link)
         except OSError:
             link.detail = "no process serves it"
-            self._wait(link)
         else:
             link.state = LinkState.PROBED
             self._probe(link, now, whole=True)
