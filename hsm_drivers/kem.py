@@ -21,12 +21,15 @@ _XWING_LABEL = bytes.fromhex("5c2e2f2f5e5c")
 _HKDF_SHA256, _AES_256_GCM = 0x0001, 0x0002
 """RFC 9180, 7.2 and 7.3."""
 _KEY_SIZE, _NONCE_SIZE = 32, 12
-_KEY_WRAP_SIZES = range(24, 73, 8)
-"""Of a wrapped content-encryption key: 16 to 64 bytes and the wrap's eight."""
+_LARGEST_WRAPPED = 72
+"""Bytes of a wrapped content-encryption key: 64 at most, and the wrap's eight."""
+_SHA256 = "sha256"
 _CURVES: dict[str | None, type[ec.EllipticCurve]] = {
     "1.2.840.10045.3.1.7": ec.SECP256R1,
     "1.3.132.0.34": ec.SECP384R1,
 }
+_SECRET_SIZES: dict[str | None, int] = {"1.3.132.0.34": 48}
+"""Bytes of a coordinate, by curve; all others' secrets have 32."""
 _DHKEM_HASHES = {0x0010: "sha256", 0x0011: "sha384", 0x0020: "sha256"}
 """By HPKE KEM id (RFC 9180, 7.1); the secret is as long as the hash."""
 
@@ -110,13 +113,13 @@ def hpke_key(row: Algorithm, secret: bytes, info: bytes) -> tuple[bytes, bytes]:
     suite = b"HPKE" + _two_bytes(row.hpke_kem_id, _HKDF_SHA256, _AES_256_GCM)
     context = (
         b"\x00"
-        + _labelled_extract("sha256", suite, b"", b"psk_id_hash", b"")
-        + _labelled_extract("sha256", suite, b"", b"info_hash", info)
+        + _labelled_extract(_SHA256, suite, b"", b"psk_id_hash", b"")
+        + _labelled_extract(_SHA256, suite, b"", b"info_hash", info)
     )
-    key = _labelled_extract("sha256", suite, secret, b"secret", b"")
+    key = _labelled_extract(_SHA256, suite, secret, b"secret", b"")
     return (
-        _labelled_expand("sha256", suite, key, b"key", context, _KEY_SIZE),
-        _labelled_expand("sha256", suite, key, b"base_nonce", context, _NONCE_SIZE),
+        _labelled_expand(_SHA256, suite, key, b"key", context, _KEY_SIZE),
+        _labelled_expand(_SHA256, suite, key, b"base_nonce", context, _NONCE_SIZE),
     )
 
 
@@ -131,10 +134,10 @@ def unwrap_content_key(secret: bytes, info: bytes, wrapped: bytes) -> bytes:
     Raises:
         BadCiphertextError: It was not wrapped so, for this key.
     """
-    if len(wrapped) not in _KEY_WRAP_SIZES:
+    if len(wrapped) > _LARGEST_WRAPPED:
         raise BadCiphertextError(f"{len(wrapped)} bytes are no wrapped content-encryption key")
     try:
-        key = expand("sha256", extract("sha256", b"", secret), info, _KEY_SIZE)
+        key = expand(_SHA256, extract(_SHA256, b"", secret), info, _KEY_SIZE)
         return aes_key_unwrap(key, wrapped)
     except InvalidUnwrap:
         raise BadCiphertextError(
@@ -150,9 +153,7 @@ def extract(digest: str, salt: bytes, secret: bytes) -> bytes:
 def expand(digest: str, key: bytes, info: bytes, size: int) -> bytes:
     """HKDF-Expand (RFC 5869, 2.3)."""
     made, block = b"", b""
-    for counter in range(1, 256):
-        if len(made) >= size:
-            break
+    for counter in range(1, -(-size // hashlib.new(digest).digest_size) + 1):
         block = hmac.digest(key, block + info + bytes([counter]), digest)
         made += block
     return made[:size]
@@ -170,9 +171,7 @@ def _refuse_bad_point(part: Algorithm, sent: bytes) -> None:
 
 
 def _check_secret(part: Algorithm, secret: bytes) -> None:
-    field = (len(secret) * 2 + 1) if part.scheme is Scheme.DHKEM_EC else part.public_key_size
-    size = 32 if part.scheme is Scheme.ML_KEM else len(secret)
-    if len(secret) != size or field != part.public_key_size:
+    if len(secret) != _SECRET_SIZES.get(part.curve, 32):
         raise TokenFailureError(f"the token's secret for {part.name} has a wrong size")
     if part.scheme is Scheme.DHKEM_X and not any(secret):
         raise BadCiphertextError(f"the ciphertext's {part.name} part is of small order")

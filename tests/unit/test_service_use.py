@@ -297,10 +297,13 @@ def test_a_content_key_of_cms_is_unwrapped(kept: Kept, name: str) -> None:
     wrapped = aes_key_wrap(key, bytes(range(32)))
     label = kept[name].label
     assert kept.does(UnwrapContentKey(label, sent, b"other info", wrapped)) == [(bytes(range(32)),)]
+    largest = aes_key_wrap(key, bytes(64))
+    assert kept.does(UnwrapContentKey(label, sent, b"other info", largest)) == [(bytes(64),)]
     for call in (
         UnwrapContentKey(label, sent, b"else", wrapped),
         UnwrapContentKey(label, changed(sent, 9), b"other info", wrapped),
         *(UnwrapContentKey(label, sent, b"other info", wrong) for wrong in spoilt(wrapped, 9)),
+        UnwrapContentKey(label, sent, b"other info", aes_key_wrap(key, bytes(72))),
     ):
         assert type(kept.fails(call)) is BadCiphertextError
 
@@ -371,3 +374,19 @@ def test_calls_are_counted(tmp_path: Path) -> None:
         record = core.generate(spec(1, "HMAC-SHA-256"))
         use(core, MakeMac(record.label, b""), MakeMac(label(9), b""))
         assert core.health().service.calls == ((Operation.MAC, 2, 1),)
+
+
+@pytest.mark.parametrize("name", ["ML-KEM-768", "X25519", "ECDH-P256", "ECDH-P384"])
+def test_a_tokens_secret_of_another_size_is_none(name: str) -> None:
+    row = algorithm(name)
+    right = 48 if name == "ECDH-P384" else 32
+    for size in (0, right - 1, right + 1, 80 - right):
+        with pytest.raises(TokenFailureError, match="wrong size"):
+            kem.shared_secret(row, [b"x" * size], [b"ct"], [b"pk"])
+    assert kem.shared_secret(row, [b"x" * right], [b"ct"], [b"pk"])
+
+
+def test_no_part_of_a_hybrid_is_left_out() -> None:
+    row = algorithm("MLKEM768-X25519")
+    with pytest.raises(ValueError, match="shorter"):
+        kem.shared_secret(row, [b"x" * 32], [b"a", b"b"], [b"a", b"b"])

@@ -26,6 +26,9 @@ MLKEM_GROUPS: list[dict[str, Any]] = load_json(CRYPTO / "wycheproof" / "mlkem_76
 ECDH: list[dict[str, Any]] = load_json(CRYPTO / "wycheproof" / "ecdh_secp256r1_test.json.gz")[
     "testGroups"
 ]
+HKDF: list[dict[str, Any]] = load_json(CRYPTO / "wycheproof" / "hkdf_sha256_test.json.gz")[
+    "testGroups"
+]
 X25519: list[dict[str, Any]] = load_json(CRYPTO / "wycheproof" / "x25519_test.json.gz")[
     "testGroups"
 ]
@@ -127,3 +130,12 @@ def test_zero_results_of_wycheproof() -> None:
             with pytest.raises(BadCiphertextError):
                 kem.shared_secret(row, [shared], [bytes(32)], [bytes(32)])
     assert found
+
+
+@pytest.mark.parametrize("group", HKDF, ids=lambda group: str(group["keySize"]))
+def test_hkdf_of_wycheproof(group: dict[str, Any]) -> None:
+    for case in group["tests"]:
+        salt, secret, info = (bytes.fromhex(case[name]) for name in ("salt", "ikm", "info"))
+        if case["result"] == "valid":
+            key = kem.extract("sha256", salt, secret)
+            assert kem.expand("sha256", key, info, case["size"]).hex() == case["okm"], case["tcId"]
