@@ -31,7 +31,7 @@ from kms.backup.marker import NAME, log_restore
 from kms.backup.recovery import generate
 from kms.backup.restore import Evidence
 from kms.backup.signer_copy import key_entry, records_of
-from kms.config import ConfigError
+from kms.config import ConfigError, load
 from kms.domain.records import Epoch, Event, EventId, EventOpenings, TenantId
 from kms.services.head_signer import LogRolledBackError
 from kms.services.heads import newest_signed
@@ -165,6 +165,24 @@ async def test_no_secret_of_the_machine_is_in_it(tmp_path: Path) -> None:
         assert backup.stat().st_mode & 0o777 == 0o600
         plain = made.settings.path.read_bytes()[:200]
         assert plain not in backup.read_bytes()
+
+
+@pytest.mark.parametrize("place", ["policies/own.toml", "../own.toml"])
+async def test_a_policy_of_ones_own(tmp_path: Path, place: str) -> None:
+    """Below the home it is in the backup; elsewhere the backup says that it is not."""
+    async with kept(tmp_path) as made:
+        path = made.settings.home / place
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(shipped().source)
+        text = made.settings.path.read_text()
+        text, found = re.subn(r"(?m)^# policy = .*$", f'policy = "{place}"', text)
+        assert found == 1
+        made.settings.path.write_text(text)
+        with gathered(load(made.settings.path), [made.key.public], NOW) as got:
+            names = [entry.name for entry in got.manifest.files]
+            outside = [item for item in got.manifest.absent if "own.toml" in item]
+        assert ("home/policies/own.toml" in names) == (place == "policies/own.toml")
+        assert bool(outside) == (place == "../own.toml")
 
 
 async def test_what_was_erased_is_not_in_it(tmp_path: Path) -> None:
