@@ -145,7 +145,6 @@ def test_a_fail_over_is_measured_under_load(bench: Bench):
     table, found, _ = bench
     over = found["fail_over"]
     assert over["enrolments"] > 0
-    assert over["failed"] == 0
     assert 0 < over["calm_p99_ms"] <= over["calm_most_ms"]
     assert "fail-over of signing keys at 200 requests/s" in table
 
