@@ -32,6 +32,7 @@ def render(found: Mapping[str, Any]) -> str:
         ("Rates", _rates(found["rows"])),
         ("Latency", _latencies(found["by_load"])),
         ("Batch sizes", _sizes(found["by_size"])),
+        ("Fail-over", _fail_over(found["fail_over"])),
         ("Scale", _scale(found["scale"])),
         ("Where the worker's time goes", _stages(found["stages"])),
     )
@@ -97,6 +98,15 @@ def _rates(found: Mapping[str, Any]) -> str:
         " in requests, two for a device. Latencies are those of requests at the highest rate."
     )
     return f"{_table(head, rows)}\n\n{told}"
+
+
+def _fail_over(found: Mapping[str, Any]) -> str:
+    missed = "" if found["added_ms"] < 1e3 * found["bound_s"] else " **Missed.**"
+    return f"""\
+Single enrolments at {found["rate"]:.0f} requests/s while the first of two tokens is taken away with its process, for good: all
+{found["enrolments"]:,} were certified, the slowest in {found["most_ms"]:,.0f} ms, {found["added_ms"]:,.0f} ms more than the median
+before, where less than {found["bound_s"]:g} s is wanted.{missed} Before it p99 was {found["calm_p99_ms"]:,.0f} ms, the slowest \
+{found["calm_most_ms"]:,.0f} ms."""
 
 
 def _latencies(found: Sequence[Mapping[str, Any]]) -> str:
