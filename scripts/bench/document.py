@@ -102,11 +102,14 @@ def _rates(found: Mapping[str, Any]) -> str:
 
 def _fail_over(found: Mapping[str, Any]) -> str:
     missed = "" if found["added_ms"] < 1e3 * found["bound_s"] else " **Missed.**"
-    return f"""\
-Single enrolments at {found["rate"]:.0f} requests/s while the first of two tokens is taken away with its process, for good: all
-{found["enrolments"]:,} were certified, the slowest in {found["most_ms"]:,.0f} ms, {found["added_ms"]:,.0f} ms more than the median
-before, where less than {found["bound_s"]:g} s is wanted.{missed} Before it p99 was {found["calm_p99_ms"]:,.0f} ms, the slowest \
-{found["calm_most_ms"]:,.0f} ms."""
+    rate, most, added = found["rate"], found["most_ms"], found["added_ms"]
+    return (
+        f"Single enrolments at {rate:.0f} requests/s while the first of two tokens is taken away"
+        f" with its process, for good: all {found['enrolments']:,} were certified, the slowest in"
+        f" {most:,.0f} ms. That is {added:,.0f} ms more than the median before, where less than"
+        f" {found['bound_s']:g} s is wanted.{missed} Before it p99 was"
+        f" {found['calm_p99_ms']:,.0f} ms, the slowest {found['calm_most_ms']:,.0f} ms."
+    )
 
 
 def _latencies(found: Sequence[Mapping[str, Any]]) -> str:
