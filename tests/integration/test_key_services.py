@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from hsm_drivers.errors import BadCiphertextError
+from hsm_drivers.operations import Decrypt
+from hsm_drivers.ports import KeyLabel
 from kms.domain.authorisation import Caller
 from kms.domain.key_records import Key, KeyReservation, KeyVersion, LogUses
 from kms.domain.records import Event, Role, TenantId
@@ -195,6 +198,23 @@ async def test_a_version_moved_to_another_is_refused(made: World):
     moved = data[:17] + (2).to_bytes(4, "big") + data[21:]
     with pytest.raises(errors.CiphertextRefusedError):
         await one(made, "k", "decrypt", ciphertext=moved)
+
+
+async def test_what_the_token_authenticates_is_what_the_wire_format_says(made: World):
+    """Header, tenant and the caller's data: bound, each of them, to what is sealed."""
+    await create(made, "k", KeyPurpose.ENCRYPTION)
+    given = {"plaintext": b"text", "associated": b"room"}
+    data = unb64((await one(made, "k", "encrypt", **given))["ciphertext"])
+    (version,) = made.ledger.find(KeyVersion, tenant=TENANT)
+    tenant = TENANT.encode()
+    bound = data[:21] + len(tenant).to_bytes(2, "big") + tenant + b"room"
+    other = data[:21] + len(tenant).to_bytes(2, "big") + b"MINISTRY" + b"room"
+    label = KeyLabel(version.label)
+    right, *wrong = await made.signer.use(
+        [Decrypt(label, data[21:], aad) for aad in (bound, bound[21:], other, bound[:21], b"room")]
+    )
+    assert right == (b"text",)
+    assert all(isinstance(item, BadCiphertextError) for item in wrong)
 
 
 async def test_states_forbid_what_they_forbid(made: World):
