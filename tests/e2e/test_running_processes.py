@@ -136,9 +136,10 @@ def test_what_is_private_is_private(service: Service):
     home = service.home
     settings = home.settings
     secret = [settings.data_dir / "ledger.db", home.token / "pin", settings.tls_dir / "server.key"]
-    secret += [*home.signer_state.iterdir(), *settings.clients_dir.glob("*.key")]
+    secret += [*home.signer_state.rglob("*"), *settings.clients_dir.glob("*.key")]
     for path in secret:
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+        wanted = 0o700 if path.is_dir() else 0o600
+        assert stat.S_IMODE(path.stat().st_mode) == wanted, path
     assert stat.S_IMODE(settings.signer_socket.stat().st_mode) == 0o600
     for path in (home.signer_state, settings.data_dir, settings.tls_dir):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700, path

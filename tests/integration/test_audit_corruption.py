@@ -49,8 +49,9 @@ def test_the_record_itself_holds(record: Path, capsys: pytest.CaptureFixture[str
     status, document = verdict(capsys, str(record))
     assert failures(document) == []
     assert status == 0
-    # Nothing was vacuous: every check looked at something.
-    assert all(check["examined"] for check in document["checks"])
+    # Nothing was vacuous: every check looked at something, where the record has what it looks at.
+    idle = {check["check"] for check in document["checks"] if not check["examined"]}
+    assert idle <= {"backups", "cosignatures"}, idle
 
 
 def flip(folder: Path, name: str, at: int = -1, mask: int = 1) -> None:
