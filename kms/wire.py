@@ -327,6 +327,7 @@ class EventType(StrEnum):
     KEY_RESUMED = "key.resumed"
     KEY_DEACTIVATED = "key.deactivated"
     KEY_COMPROMISED = "key.compromised"
+    KEY_RECOVERY_ALLOWED = "key.recovery-allowed"
     KEY_DESTRUCTION_SCHEDULED = "key.destruction-scheduled"
     KEY_DESTRUCTION_CANCELLED = "key.destruction-cancelled"
     KEY_DESTROYED = "key.destroyed"
