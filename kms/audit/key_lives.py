@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kms import wire
+from kms.audit.details import in_age
 from kms.audit.findings import Check, event
 from kms.wire import EventType
 from policies.decisions import Protection, Question, Use, decide
@@ -29,25 +30,6 @@ from policies.key_life import (
 )
 from policies.policy import Policy
 
-_STEP = {"key": str, "version": int}
-DETAIL: dict[EventType, dict[str, type]] = {
-    EventType.KEY_CREATED: {"key": str, "purpose": str, "slot": str, "settings": dict},
-    EventType.KEY_ORPHANED: {"label": str, "public_key_sha256": str},
-    EventType.KEY_ACTIVATED: _STEP,
-    EventType.KEY_SUSPENDED: _STEP,
-    EventType.KEY_RESUMED: _STEP,
-    EventType.KEY_DEACTIVATED: _STEP,
-    EventType.KEY_COMPROMISED: {**_STEP, "since": str},
-    EventType.KEY_DESTRUCTION_SCHEDULED: {**_STEP, "at": str},
-    EventType.KEY_DESTRUCTION_CANCELLED: _STEP,
-    EventType.KEY_DESTROYED: {**_STEP, "tokens": list},
-    EventType.KEY_PERMITTED: {"key": str, "operations": list},
-    EventType.KEY_HELD: {"key": str},
-    EventType.KEY_RELEASED: {"key": str},
-    EventType.KEY_USED: {"key": str, "operation": str, "uses": dict, "sha256": str},
-}
-"""What the detail of these events must hold."""
-
 UNDER_WAY = timedelta(minutes=1)
 """A use may have been decided before a step that the log tells of first: no longer than this."""
 _STEPS = {
@@ -55,9 +37,12 @@ _STEPS = {
     EventType.KEY_RESUMED: Step.RESUME,
     EventType.KEY_DEACTIVATED: Step.DEACTIVATE,
 }
+_LONGEST_DELAY = MAX_DAYS * 86_400
 _KEY_ID = re.compile(r"[0-9a-f]{32}")
 _NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _MANAGE = "manage"
+_VERSION_LABELS = "s-"
+"""Keys with a life alone are labelled so."""
 
 
 @dataclass(slots=True)
@@ -109,6 +94,7 @@ class KeyLives:
             EventType.KEY_RESUMED: self._stepped,
             EventType.KEY_DEACTIVATED: self._stepped,
             EventType.KEY_COMPROMISED: self._compromised,
+            EventType.KEY_RECOVERY_ALLOWED: self._recovery_allowed,
             EventType.KEY_DESTRUCTION_SCHEDULED: self._scheduled,
             EventType.KEY_DESTRUCTION_CANCELLED: self._cancelled,
             EventType.KEY_DESTROYED: self._destroyed,
@@ -144,7 +130,8 @@ class KeyLives:
     def _generated(self, index: int, leaf: wire.Leaf) -> None:
         """A version of a key with a life; authorities' and logs' keys name no key id."""
         detail = leaf.detail or {}
-        if "key" not in detail:
+        if detail.get("key") is None:
+            self._outside(index, leaf)
             return
         key = self._key(index, detail)
         if key is None:
@@ -159,7 +146,15 @@ class KeyLives:
         certified = len(leaf.certificates) == (1 if key.purpose is KeyPurpose.KEM else 0)
         message = "slots are born with their certificate, and no other keys with any"
         self._expect(certified, index, message)
-        key.versions.append(_Version(label, set(map(str, tokens or ["main"]))))
+        key.versions.append(_Version(label, set(tokens or ["main"])))
+        _moment(leaf, "activates")
+
+    def _outside(self, index: int, leaf: wire.Leaf) -> None:
+        """Nothing of its life could be followed: no key that has one is born without a key id."""
+        message = "is born with a certificate, but of no key"
+        self._expect(not leaf.certificates, index, message)
+        outside = not (leaf.detail or {})["label"].startswith(_VERSION_LABELS)
+        self._expect(outside, index, "is labelled as a version, but of no key")
 
     def _orphaned(self, index: int, leaf: wire.Leaf) -> None:
         label = (leaf.detail or {})["label"]
@@ -171,6 +166,8 @@ class KeyLives:
         if found is None:
             return
         key, version = found
+        doomed = version.destroys is not None
+        self._expect(not doomed, index, "activates what is scheduled for destruction")
         version.activates = leaf.time
         version.originator_end = key.periods.originator_end(leaf.time)
         version.recipient_end = key.periods.recipient_end(leaf.time)
@@ -188,6 +185,18 @@ class KeyLives:
         if found is not None:
             found[1].recover_until = _moment(leaf, "recover_until")
 
+    def _recovery_allowed(self, index: int, leaf: wire.Leaf) -> None:
+        found = self._version(index, leaf)
+        if found is None:
+            return
+        version, until = found[1], _moment(leaf, "until")
+        compromised = version.state is KeyState.COMPROMISED
+        self._expect(compromised, index, f"allows recovery with what is {version.state}")
+        self._expect(
+            until and until > leaf.time, index, "allows recovery until a time that is over"
+        )
+        version.recover_until = until
+
     def _scheduled(self, index: int, leaf: wire.Leaf) -> None:
         found = self._version(index, leaf)
         if found is None:
@@ -197,8 +206,19 @@ class KeyLives:
         legal = (version.state, Step.DESTROY) in TRANSITIONS
         self._expect(legal, index, f"schedules the destruction of what is {version.state}")
         self._expect(not key.held, index, "schedules a destruction that a legal hold blocks")
-        self._expect(at and at >= leaf.time, index, "schedules a destruction in the past")
+        self._expect_delay(index, leaf, at)
         version.destroys = at
+
+    def _expect_delay(self, index: int, leaf: wire.Leaf, at: datetime | None) -> None:
+        """The time to cancel is the delay that the event names, counted from when it was asked."""
+        seconds = (leaf.detail or {})["delay_seconds"]
+        if not 0 <= seconds <= _LONGEST_DELAY:
+            self._check.fail(event(index), f"{seconds} seconds are no delay")
+            return
+        kept = at and at + UNDER_WAY >= leaf.time + timedelta(seconds=seconds)
+        self._expect(kept, index, f"leaves less than its delay of {seconds} seconds to cancel")
+        if seconds == 0:
+            self._check.notes.append(f"event {index}: nobody had time to cancel this destruction")
 
     def _cancelled(self, index: int, leaf: wire.Leaf) -> None:
         found = self._version(index, leaf)
@@ -217,7 +237,7 @@ class KeyLives:
         early = due is not None and leaf.time < due
         self._expect(not early, index, f"destroys before its time, {due}")
         self._expect(not key.held, index, "destroys what a legal hold keeps")
-        missing = version.tokens - set(map(str, (leaf.detail or {})["tokens"]))
+        missing = version.tokens - set((leaf.detail or {})["tokens"])
         message = f"is not destroyed on {', '.join(sorted(missing))}"
         self._expect(not missing, index, message)
 
@@ -325,10 +345,14 @@ def rules_of(leaf: wire.Leaf, created: Mapping[str, Any], policy: Policy) -> dic
         policy: The one that the event names.
     """
     detail = leaf.detail or {}
-    periods, planned = periods_of(created["settings"]), _moment(leaf, "activates")
-    name, protection = str(detail["algorithm"]), detail["protection"]
+    name, protection = detail["algorithm"], detail["protection"]
+    periods = periods_of(created["settings"])
     if periods is None or protection not in set(Protection):
         return {name: set()}
+    try:
+        planned = _moment(leaf, "activates")
+    except wire.WireError:
+        return {name: set()}  # the check of the history says so
     kem = created["purpose"] == KeyPurpose.KEM
     use, slot = (Use.KEM_SLOT, created["slot"]) if kem else (Use.KEY, created["purpose"])
     rules = set()
@@ -359,4 +383,7 @@ def _moment(leaf: wire.Leaf, name: str) -> datetime | None:
         return None
     if not isinstance(text, str):
         raise wire.WireError(f"{leaf.type}: {name} is no time")
-    return wire.parse_timestamp(text)
+    moment = wire.parse_timestamp(text)
+    if not in_age(moment):
+        raise wire.WireError(f"{leaf.type}: {name} is of no year that a log can tell of")
+    return moment

@@ -8,67 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kms import wire
+from kms.audit.details import in_age, malformed
 from kms.audit.findings import Check, event
 from kms.audit.forms import FORMS, ROLES
 from kms.audit.history import History, Issued, ListIssued, Revoked, TenantRegistered
-from kms.audit.key_lives import DETAIL as KEY_DETAIL
 from kms.audit.key_lives import KeyLives
 from kms.audit.leaves import parse_leaf
 from kms.audit.names import Names
 from kms.wire import EventType
-
-DETAIL: dict[EventType, dict[str, type]] = {
-    EventType.LOG_OPENED: {"vkey": str},
-    EventType.LOG_CONTINUED: {"previous": dict},
-    EventType.CEREMONY_STEP: {"step": str, "plan_sha256": str},
-    EventType.KEY_GENERATED: {
-        "label": str,
-        "algorithm": str,
-        "purposes": list,
-        "protection": str,
-        "public_key_sha256": str,
-        "attributes": dict,
-    },
-    EventType.KEY_REPLICATED: {
-        "label": str,
-        "public_key_sha256": str,
-        "token": str,
-        "how": str,
-        "attributes": dict,
-    },
-    EventType.KEY_MOVED: {"label": str, "public_key_sha256": str, "token": str},
-    EventType.TOKEN_HEALTH: {"token": str, "healthy": bool},
-    EventType.AUTHORITY_CREATED: {"name": str, "generation": int},
-    EventType.POLICY_ACTIVATED: {"name": str, "hash": str},
-    EventType.CERTIFICATE_REVOKED: {"reason": str},
-    EventType.DEVICE_REVOKED: {"reason": str},
-    EventType.USER_REVOKED: {"reason": str},
-    EventType.CRL_ISSUED: {
-        "authority": str,
-        "number": int,
-        "sha256": str,
-        "entries": int,
-        "this_update": str,
-        "next_update": str,
-    },
-    EventType.CRL_ORPHANED: {"authority": str, "number": int},
-    **KEY_DETAIL,
-    EventType.RECOVERY_KEY_REGISTERED: {
-        "recovery_key": str,
-        "algorithm": str,
-        "public_key_sha256": str,
-        "quorum": int,
-        "shares": int,
-    },
-    EventType.SERVICE_RESTORED: {
-        "backup": str,
-        "made": str,
-        "origin": str,
-        "size": int,
-        "root": str,
-    },
-}
-"""What the detail of an event must hold, by type."""
 
 _HELD = {"sensitive": True, "extractable": False}
 """Attributes of every private key that was born on a token (promise P2)."""
@@ -103,11 +50,13 @@ def check_events(leaves: list[bytes], origin: str | None) -> tuple[Check, dict[i
             check.fail(event(index), f"is of the log {leaf.origin!r}")
         if seen.setdefault(leaf.event, index) != index:
             check.fail(event(index), f"has the id of event {seen[leaf.event]}")
-        for name, kind in DETAIL.get(leaf.type, {}).items():
-            value = (leaf.detail or {}).get(name)
-            if type(value) is not kind:
-                check.fail(event(index), f"{leaf.type}: detail {name!r} is missing or malformed")
-                events.pop(index, None)
+        if not in_age(leaf.time):
+            check.fail(event(index), f"{wire.timestamp(leaf.time)} is of no year of a log")
+            del events[index]
+            continue
+        for name in malformed(leaf):
+            check.fail(event(index), f"{leaf.type}: detail {name!r} is missing or malformed")
+            events.pop(index, None)
     return check, events
 
 
@@ -178,7 +127,7 @@ class _Replay:
 
     def _opened(self, index: int, leaf: wire.Leaf) -> None:
         """The birth of the log's key tells of it as of any other key's."""
-        if "public_key_sha256" in _detail(leaf):
+        if _detail(leaf).get("public_key_sha256") is not None:
             self._key(index, leaf)
 
     def _key(self, index: int, leaf: wire.Leaf) -> None:

@@ -9,10 +9,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from hsm_drivers.errors import HsmError, StatementRefusedError
+from hsm_drivers.errors import (
+    DestructionBegunError,
+    HsmError,
+    KeyNotFoundError,
+    StatementRefusedError,
+)
 from hsm_drivers.ports import KeyLabel
 from kms.domain.key_book import KeyBook
-from kms.domain.key_records import KeyReplica, KeyVersion
+from kms.domain.key_records import Key, KeyReplica, KeyVersion
 from kms.domain.records import Reason, TenantId
 from kms.services.answers import Answer
 from kms.services.core import Core
@@ -21,6 +26,7 @@ from kms.services.errors import (
     InputError,
     KeyStateError,
     LegalHoldError,
+    StateError,
     UnavailableError,
 )
 from kms.services.idempotency import Call
@@ -36,6 +42,17 @@ from policies.key_life import TRANSITIONS, KeyState, Step
 _LONGEST = timedelta(days=3650)
 _PATIENCE = timedelta(hours=1)
 """How long after its time the signer may call a destruction not due: clocks differ by less."""
+
+BEGUN = (KeyNotFoundError, DestructionBegunError)
+"""What the signer says of a key whose destruction it does not take back."""
+
+
+def begun(version: KeyVersion, error: HsmError) -> KeyStateError:
+    """Nobody keeps what the signer has begun to destroy."""
+    return KeyStateError(
+        f"the destruction of version {version.version} has begun, and cannot be taken back: {error}",
+        field="version",
+    )
 
 
 class KeyDestruction:
@@ -78,8 +95,8 @@ class KeyDestruction:
             raise LegalHoldError("a legal hold blocks the destruction of this key")
         numbers = _destroyable(book, version)
         due = self._due(at)
-        await self._tell(book, numbers, due)
         after, events = self._scheduled(request.caller.name, book, numbers, due)
+        await self._tell(book, numbers, due)
         document = key_document(after)
         return await self._commits.answer(request, changes_of(book, after), events, document)
 
@@ -89,7 +106,7 @@ class KeyDestruction:
         """Keep what is scheduled for destruction.
 
         Raises:
-            KeyStateError: Nothing is.
+            KeyStateError: Nothing is, or it has begun.
         """
         book = self._reach.managed(request.caller, tenant, name)
         waiting = [
@@ -103,6 +120,8 @@ class KeyDestruction:
         for item in waiting:
             try:
                 await self._core.keys.cancel_destruction(KeyLabel(item.label))
+            except BEGUN as error:
+                raise begun(item, error) from error
             except HsmError as error:
                 raise unavailable(error) from error
             after = after.schedule(item.version, None)
@@ -119,17 +138,19 @@ class KeyDestruction:
             KmsError: Not now; upkeep tries again.
         """
         due = self._due(None)
-        await self._tell(book, [number], due)
         after, events = self._scheduled(actor, book, [number], due)
+        await self._tell(book, [number], due)
         await self._commits.log(changes_of(book, after), events)
 
     async def carry_out(self, book: KeyBook, number: int, actor: str) -> None:
         """Destroy a version that is due, on every token that holds it, and log it.
 
         Raises:
+            IllegalStepError: Its state does not allow it; the signer was not asked.
             KmsError: Not now; upkeep tries again. Whatever was destroyed stays so.
         """
         item = book.versions[number - 1]
+        book.take(number, Step.DESTROY, self._core.clock.now())
         try:
             tokens = await self._destroyed(item)
         except StatementRefusedError as error:
@@ -138,6 +159,19 @@ class KeyDestruction:
             if item.destroys is not None and item.destroys + _PATIENCE < self._core.clock.now():
                 await self.schedule_due(book, number, actor)
             raise UnavailableError(f"the signer does not destroy it yet: {error}") from error
+        try:
+            await self._commit_destroyed(book, number, actor, tokens)
+        except StateError:
+            # Changed while the signer was at it, perhaps held. The key is gone all the same, and
+            # the log must say so.
+            found = self._core.ledger.get(Key, book.key.tenant, book.key.key)
+            again = self._reach.book(found or book.key)
+            await self._commit_destroyed(again, number, actor, tokens)
+
+    async def _commit_destroyed(
+        self, book: KeyBook, number: int, actor: str, tokens: Sequence[str]
+    ) -> None:
+        item = book.versions[number - 1]
         after, happened = book.take(number, Step.DESTROY, self._core.clock.now())
         places = self._core.ledger.find(
             KeyReplica, tenant=book.key.tenant, key=book.key.key, version=number
@@ -158,11 +192,18 @@ class KeyDestruction:
     def _scheduled(
         self, actor: str, book: KeyBook, numbers: Sequence[int], due: datetime
     ) -> tuple[KeyBook, list[EventDraft]]:
-        """The book with these versions' destruction due, and the events that say so."""
+        """The book with these versions' destruction due, and the events that say so.
+
+        Drafted at the moment that `due` was counted from: auditors count the delay again.
+        """
         after, events = book, list[EventDraft]()
         for number in numbers:
             after = after.schedule(number, due)
-            detail: dict[str, Any] = {"version": number, "at": moment(due)}
+            detail: dict[str, Any] = {
+                "version": number,
+                "at": moment(due),
+                "delay_seconds": int(self._core.limits.destruction.total_seconds()),
+            }
             kind = EventType.KEY_DESTRUCTION_SCHEDULED
             events.append(self._commits.draft(kind, actor, book.key, detail))
         return after, events

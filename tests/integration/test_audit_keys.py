@@ -81,9 +81,14 @@ class Told:
         counts = {name.removeprefix("v"): count for name, count in uses.items()} or {"1": 1}
         self.tell(EventType.KEY_USED, operation=operation, uses=counts, sha256="00" * 32)
 
-    def schedule(self, version: int = 1, days: float = 7) -> None:
+    def schedule(self, version: int = 1, days: float = 7, **change: Any) -> None:
         at = timestamp(self.ministry.now + days * DAY)
-        self.step(EventType.KEY_DESTRUCTION_SCHEDULED, version, at=at)
+        detail = {"at": at, "delay_seconds": 7 * 86_400}
+        self.step(EventType.KEY_DESTRUCTION_SCHEDULED, version, **(detail | change))
+
+    def allow(self, version: int = 1, days: float = 30) -> None:
+        until = timestamp(self.ministry.now + days * DAY)
+        self.step(EventType.KEY_RECOVERY_ALLOWED, version, until=until)
 
     def destroy(self, version: int = 1, tokens: tuple[str, ...] = ("main",)) -> None:
         self.step(EventType.KEY_DESTROYED, version, tokens=list(tokens))
@@ -122,6 +127,11 @@ def whole_life(told: Told) -> None:
     told.destroy()
     told.step(EventType.KEY_COMPROMISED, since=timestamp(told.ministry.now))
     told.step(EventType.KEY_COMPROMISED, 2, since=timestamp(told.ministry.now))
+    told.allow(2)
+    told.wait(days=20)
+    told.allow(2)
+    told.wait(days=29)
+    told.use("decrypt", v2=1)
 
 
 def found_in(
@@ -213,6 +223,26 @@ def wrong_rule(rule: str) -> Callable[[Told], None]:
     return life
 
 
+def activate_doomed(told: Told) -> None:
+    told.create()
+    told.bear()
+    told.schedule()
+    told.activate()
+
+
+def used_after_recovery(told: Told) -> None:
+    told.step(EventType.KEY_COMPROMISED, since=timestamp(told.ministry.now))
+    told.allow()
+    told.wait(days=31)
+    told.use("decrypt")
+
+
+def destroy_at_once(told: Told) -> None:
+    deactivate(told)
+    told.schedule(days=0)
+    told.destroy()
+
+
 def used_early(told: Told) -> None:
     told.create()
     told.bear()
@@ -287,8 +317,34 @@ LIES: dict[str, tuple[Callable[[Told], None], str]] = {
     ),
     "a destruction in the past": (
         after_live(deactivate, lambda told: told.schedule(days=-1)),
-        "schedules a destruction in the past",
+        "leaves less than its delay of 604800 seconds",
     ),
+    "a destruction at once": (after_live(destroy_at_once), "leaves less than its delay"),
+    "a delay that is none": (
+        after_live(deactivate, lambda told: told.schedule(delay_seconds=-1)),
+        "-1 seconds are no delay",
+    ),
+    "a delay of ages": (
+        after_live(deactivate, lambda told: told.schedule(delay_seconds=2**50)),
+        "seconds are no delay",
+    ),
+    "a doomed version activated": (activate_doomed, "activates what is scheduled for destruction"),
+    "recovery with a good key": (
+        after_live(lambda told: told.allow()),
+        "allows recovery with what is active",
+    ),
+    "recovery that is over": (
+        after_live(
+            lambda told: told.step(EventType.KEY_COMPROMISED, since=timestamp(told.ministry.now)),
+            lambda told: told.allow(days=-1),
+        ),
+        "until a time that is over",
+    ),
+    "a use after recovery": (
+        after_live(used_after_recovery),
+        "decrypt with version 1, which is compromised",
+    ),
+    "a version of no key": (bear_as(key=None), "is labelled as a version, but of no key"),
     "a cancellation of nothing": (
         after_live(lambda told: told.step(EventType.KEY_DESTRUCTION_CANCELLED)),
         "cancels a destruction that was not scheduled",
