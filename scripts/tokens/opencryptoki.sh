@@ -74,7 +74,7 @@ make_python() {
         quietly inside python3 -m venv --without-pip /opt/kms
         site=$(echo "$root"/opt/kms/lib/python3*/site-packages)
         version=${site%/site-packages}
-        awk '/^[^ ]/ { wanted = /^(asn1crypto|cffi|cryptography|msgspec|pycparser|python-pkcs11)==/ } wanted' \
+        awk '/^[^ ]/ { wanted = /^(asn1crypto|msgspec|python-pkcs11)==/ } wanted' \
             "$source/requirements/run.txt" >"$dir/requirements.txt"
         set -- --require-hashes --no-deps -r "$dir/requirements.txt"
         [ -z "${KMS_WHEELS:-}" ] || set -- --no-index --find-links "$KMS_WHEELS" "$@"
