@@ -2,6 +2,7 @@
 
 HsmError
 ├── StatementRefusedError     will not be signed: the request is wrong, a retry is useless
+│   └── DestructionBegunError the key is gone, or parts of it: there is nothing left to keep
 ├── KeyNotFoundError          no such key on this token
 ├── BadCiphertextError        these bytes are not of this key, or were changed
 ├── UnsupportedError          the token or the signer's mode lacks the operation
@@ -26,6 +27,12 @@ class StatementRefusedError(HsmError):
     """A statement breaks the constraints in its key's record."""
 
     code = "statement-refused"
+
+
+class DestructionBegunError(StatementRefusedError):
+    """A destruction cannot be cancelled any more: at least a part of the key is gone."""
+
+    code = "destruction-begun"
 
 
 class KeyNotFoundError(HsmError):
@@ -77,6 +84,7 @@ BY_CODE: dict[str, type[HsmError]] = {
     for cls in (
         HsmError,
         StatementRefusedError,
+        DestructionBegunError,
         KeyNotFoundError,
         BadCiphertextError,
         UnsupportedError,

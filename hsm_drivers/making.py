@@ -218,8 +218,17 @@ def held(record: KeyRecord) -> tuple[HeldComponent, ...]:
     return (whole,)
 
 
+def missing(driver: Driver, record: KeyRecord) -> list[KeyLabel]:
+    """Labels of the key's objects that this token does not hold.
+
+    Raises:
+        HsmError: The token is away.
+    """
+    return [part.label for part in held(record) if not driver.labels(part.label)]
+
+
 def destroy(driver: Driver, labels: Sequence[KeyLabel]) -> None:
-    """Destroy these objects; one that is gone already is fine.
+    """Destroy these objects; one that is gone already is fine: whoever asks has looked before.
 
     Raises:
         HsmError: The token is away, or one of them is still there.

@@ -168,13 +168,20 @@ class PoolOfTokens:
             self.sleep(_LONGEST_SLEEP_S)
 
     def _status(self, place: Place) -> TokenStatus:
+        """Healthy once it has said what it can.
+
+        Until then it would seem to lack everything, and keys be made that it only wraps.
+        """
         found = self.well(place.name)
         said = self.health.described.get(place.name)
+        detail = _detail(place.links, len(found))
+        if found and said is None:
+            detail = "it has not said yet which keys it can hold"
         return TokenStatus(
             name=place.name,
             label=place.label,
-            healthy=bool(found),
-            detail=_detail(place.links, len(found)),
+            healthy=bool(found) and said is not None,
+            detail=detail,
             capabilities=said.capabilities if said is not None else frozenset(),
             algorithms=said.algorithms if said is not None else (),
             processes=len(found),

@@ -181,6 +181,8 @@ class KeyRecord:
         home: Name of that token in the configuration; empty for the service's own.
         components: Of a key held in parts or wrapped; else empty.
         replicas: Further tokens that hold it.
+        destroys: RFC 3339 UTC; from when on the signer may destroy a service key; empty for one
+            that is to stay. Told with what `keys` answers, not kept in the record.
     """
 
     label: KeyLabel
@@ -198,6 +200,7 @@ class KeyRecord:
     home: str = ""
     components: tuple[HeldComponent, ...] = ()
     replicas: tuple[Replica, ...] = ()
+    destroys: str = ""
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -293,6 +296,7 @@ class ServiceStatus:
 
     Attributes:
         keys: How many serve.
+        scheduled: How many of them may be destroyed once their time has come.
         unfinished: Labels of those that were not made whole and wait for their token to be undone.
         keys_per_hour: The most that are made at once, and in every hour after that.
         keys_left: What may be made now.
@@ -304,6 +308,7 @@ class ServiceStatus:
     keys_per_hour: int = 0
     keys_left: int = 0
     calls: tuple[tuple[Operation, int, int], ...] = ()
+    scheduled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -653,10 +658,14 @@ class ServiceKeys(Protocol):
         ...
 
     async def narrow(self, label: KeyLabel, operations: Sequence[Operation]) -> None:
-        """Take operations from a key for good: only those named here remain.
+        """Take operations that protect from a key for good: only those named here remain.
+
+        What undoes and checks stays as long as the key: whoever speaks for the service for a
+        minute must not end the opening of all that was ever sealed.
 
         Raises:
-            StatementRefusedError: One of them is not the key's now.
+            StatementRefusedError: One of them is not the key's now, or one that is left out undoes
+                or checks.
         """
         ...
 
@@ -671,15 +680,24 @@ class ServiceKeys(Protocol):
         ...
 
     async def cancel_destruction(self, label: KeyLabel) -> None:
-        """Undo `schedule_destruction`."""
+        """Undo `schedule_destruction`, even begun, as long as nothing is destroyed.
+
+        Raises:
+            DestructionBegunError: The key, or a part of it on one of its tokens, is gone.
+            TokenUnavailableError: It has begun, and a token that would show how far is away.
+        """
         ...
 
     async def destroy(self, label: KeyLabel) -> tuple[str, ...]:
         """Destroy a key that is due on every token that holds it, and look that it is gone.
 
-        Answers the tokens' names. Asking again for a key that is gone answers the same.
+        Answers the tokens' names. Asking again for a key that is gone answers the same. Nothing is
+        touched before all of its tokens have shown all of its parts.
 
         Raises:
-            StatementRefusedError: It is not scheduled, or not due by the signer's clock.
+            StatementRefusedError: It is not scheduled, not due by the signer's clock, or was due so
+                long ago that the schedule has lapsed.
+            TokenUnavailableError: One of its tokens is away.
+            TokenFailureError: One of them does not hold it, so that nothing could be verified.
         """
         ...

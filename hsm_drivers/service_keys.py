@@ -1,9 +1,10 @@
 """Service keys in the signer: made, narrowed, destroyed after a delay, and used in between.
 
 Whoever has taken over the worker can use these keys as its clients could. What they cannot do
-stands here, out of the worker's reach: use a key for what was taken from it, destroy one before the
-delay is over by the signer's clock, make more than a few in an hour, or touch a key that signs
-statements; that one has its record elsewhere and is not found here.
+stands here, out of the worker's reach: use a key for what was taken from it, take from it what
+opens and checks, destroy one before the delay is over by the signer's clock or long after it, make
+more than a few in an hour, or touch a key that signs statements; that one has its record elsewhere
+and is not found here.
 """
 
 import logging
@@ -17,10 +18,12 @@ import msgspec
 
 from hsm_drivers import making
 from hsm_drivers.errors import (
+    DestructionBegunError,
     HsmError,
     KeyNotFoundError,
     RateExceededError,
     StatementRefusedError,
+    TokenFailureError,
 )
 from hsm_drivers.operations import ServiceCall
 from hsm_drivers.ports import (
@@ -44,6 +47,9 @@ RESERVED_PREFIXES = ("s-", making.WRAPPING_PREFIX)
 """How no label of a key begins that signs statements."""
 _CLOCKS_DIFFER = timedelta(minutes=5)
 """How much earlier than by the signer's clock the worker may think that a delay is over."""
+_LAPSE = timedelta(days=30)
+"""How long after its time a schedule still holds, or as long as the delay if that is longer: one
+that nobody has come for is old, and may be an intruder's who left it for another day."""
 _DOES: Mapping[Kind, frozenset[Operation]] = {
     Kind.SIGNATURE: frozenset({Operation.SIGN}),
     Kind.MAC: frozenset({Operation.MAC, Operation.VERIFY_MAC}),
@@ -101,7 +107,7 @@ class ServiceKeyring:
     def records(self) -> list[KeyRecord]:
         """Records of the keys that serve."""
         return [
-            entry.record
+            replace(entry.record, destroys=_moment(entry.destroy_at) if entry.destroy_at else "")
             for entry in self._store
             if isinstance(entry, Held) and not entry.destroying
         ]
@@ -117,6 +123,9 @@ class ServiceKeyring:
             calls=tuple(
                 (operation, made, self._use.failed[operation])
                 for operation, made in self._use.made.items()
+            ),
+            scheduled=sum(
+                isinstance(entry, Held) and entry.destroy_at is not None for entry in self._store
             ),
         )
 
@@ -163,6 +172,12 @@ class ServiceKeyring:
                 f"service key {label!r} does not {', '.join(sorted(added))} now, and what a key may"
                 " do never grows"
             )
+        kept = {item for item in entry.record.operations if not item.originates}
+        if kept - set(operations):
+            raise StatementRefusedError(
+                f"service key {label!r} keeps {', '.join(sorted(kept))}: what opens and checks goes"
+                " with the key alone"
+            )
         left = tuple(item for item in entry.record.operations if item in operations)
         self._store.put(_with(entry, record=replace(entry.record, operations=left)))
         _log.info("service key %s narrowed to: %s", label, ", ".join(left) or "nothing")
@@ -182,24 +197,23 @@ class ServiceKeyring:
 
     def cancel_destruction(self, label: KeyLabel) -> None:
         """As `ports.ServiceKeys.cancel_destruction`; nothing happens if none was scheduled."""
-        entry = self._store.held(label)
+        entry = self._known(label)
+        if isinstance(entry, Destroyed):
+            raise DestructionBegunError(f"service key {label!r} was destroyed")
+        if entry.destroying:
+            self._refuse_begun(entry.record)
         if entry.destroy_at is not None:
-            self._store.put(_with(entry, destroy_at=None))
+            self._store.put(_with(entry, destroy_at=None, destroying=False))
             _log.info("service key %s is not to be destroyed any more", label)
 
     def destroy(self, label: KeyLabel) -> tuple[str, ...]:
         """As `ports.ServiceKeys.destroy`.
 
-        What was begun is never taken back: after a crash, or where a token was away, the key serves
-        no more, and asking again destroys what is left of it.
+        Once it has begun the key serves no more, and after a crash, or where a token went away in
+        between, asking again destroys what is left of it.
         """
-        match self._store.get(label):
-            case Destroyed(tokens=tokens):
-                return tokens
-            case Held() as entry:
-                return self._destroy(entry)
-            case _:
-                raise KeyNotFoundError(f"the signer has no service key called {label!r}")
+        entry = self._known(label)
+        return entry.tokens if isinstance(entry, Destroyed) else self._destroy(entry)
 
     def recover(self) -> None:
         """Remove what half-made keys left on tokens; those whose token is away wait."""
@@ -252,21 +266,58 @@ class ServiceKeyring:
         _log.info("what was left of the service key %s is removed", entry.label)
 
     def _destroy(self, entry: Held) -> tuple[str, ...]:
-        label, now = entry.record.label, self._now()
+        label, record = entry.record.label, entry.record
         if not entry.destroying:
-            if entry.destroy_at is None or now < entry.destroy_at:
-                when = "not scheduled" if entry.destroy_at is None else _moment(entry.destroy_at)
-                raise StatementRefusedError(f"the destruction of {label!r} is not due: {when}")
+            self._refuse_not_due(entry)
+            self._refuse_not_there(record)
             self._store.put(_with(entry, destroying=True))
         self._use.forget(label)
-        record = entry.record
         failed = [error for token in record.places if (error := self._wipe(token, record))]
         if failed:
             raise failed[0]
-        gone = Destroyed(1, label, record.key_id, record.algorithm, record.places, now)
+        gone = Destroyed(1, label, record.key_id, record.algorithm, record.places, self._now())
         self._store.put(gone)
         _log.info("service key %s is destroyed on %d tokens", label, len(gone.tokens))
         return gone.tokens
+
+    def _known(self, label: KeyLabel) -> Held | Destroyed:
+        entry = self._store.get(label)
+        if entry is None or isinstance(entry, Making):
+            raise KeyNotFoundError(f"the signer has no service key called {label!r}")
+        return entry
+
+    def _refuse_not_due(self, entry: Held) -> None:
+        label, due, now = entry.record.label, entry.destroy_at, self._now()
+        if due is None or now < due:
+            when = "not scheduled" if due is None else _moment(due)
+            raise StatementRefusedError(f"the destruction of {label!r} is not due: {when}")
+        if now > due + max(_LAPSE, self._limits.destruction_delay):
+            raise StatementRefusedError(
+                f"the destruction of {label!r} was due at {_moment(due)}, too long ago: schedule it"
+                " anew"
+            )
+
+    def _refuse_not_there(self, record: KeyRecord) -> None:
+        """Of a token that never had the key nobody may believe that it was destroyed there."""
+        for token in record.places:
+            driver = self._tokens.driver(token)
+            lacks = making.missing(driver, record)
+            if lacks:
+                raise TokenFailureError(
+                    f"token {driver.name!r} does not hold {', '.join(lacks)}: it is not the token"
+                    " that the key was made on, or was emptied; connect the right one, or put back"
+                    " its backup. Nothing was destroyed"
+                )
+
+    def _refuse_begun(self, record: KeyRecord) -> None:
+        """Only a look at all of its tokens tells that no part of the key is gone yet."""
+        for token in record.places:
+            lacks = making.missing(self._tokens.driver(token), record)
+            if lacks:
+                raise DestructionBegunError(
+                    f"the destruction of {record.label!r} has begun: {', '.join(lacks)} is gone,"
+                    " and what is left of the key is of no use"
+                )
 
     def _wipe(self, token: str, record: KeyRecord) -> HsmError | None:
         """Destroy a key on one of its tokens; answers why not."""

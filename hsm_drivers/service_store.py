@@ -40,7 +40,8 @@ class Held(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="held"):
         record: Its operations are those that are left.
         made_at: By the signer's clock.
         destroy_at: From when on it may be destroyed; None for a key that is to stay.
-        destroying: Whether that has begun: it serves no more, and there is no way back.
+        destroying: Whether that has begun: it serves no more, and only what a look at the tokens
+            shows to be whole comes back.
     """
 
     version: Literal[1]

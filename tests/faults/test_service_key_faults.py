@@ -12,7 +12,7 @@ from hsm_drivers import durable, making
 from hsm_drivers.client import SignerClient
 from hsm_drivers.errors import TokenUnavailableError
 from hsm_drivers.operations import Decapsulate, Encrypt, MakeMac
-from hsm_drivers.ports import Driver, KeyLabel
+from hsm_drivers.ports import Driver, KeyLabel, Operation
 from hsm_drivers.software import SoftwareDriver
 from policies.decisions import Protection
 from tests.support.service_keys import (
@@ -171,7 +171,7 @@ def test_a_full_disk_makes_and_changes_no_key(tmp_path: Path) -> None:
         try:
             for change in (
                 lambda: core.generate(HYBRID),
-                lambda: core.service.narrow(label(2), ()),
+                lambda: core.service.narrow(label(2), (Operation.DECRYPT,)),
                 lambda: core.service.schedule_destruction(label(2), START + DELAY),
             ):
                 with pytest.raises(TokenUnavailableError, match="cannot be written"):

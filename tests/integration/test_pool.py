@@ -19,7 +19,7 @@ from hsm_drivers.errors import (
 )
 from hsm_drivers.pool import GRACE_S, PoolOfTokens
 from hsm_drivers.pool_round import MOST_DEATHS
-from hsm_drivers.ports import KeyLabel
+from hsm_drivers.ports import KeyLabel, TokenStatus
 from hsm_drivers.software import SoftwareDriver
 from hsm_drivers.tokens import Job, drained
 from tests.support.estate import call, eventually, signing
@@ -38,6 +38,29 @@ def well(pool: PoolOfTokens, *tokens: str) -> Callable[[], bool]:
         return healthy == set(tokens) and quiet
 
     return so
+
+
+def test_a_token_is_healthy_once_it_has_said_what_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, it would seem to lack everything, and keys be made with less protection."""
+    said: list[bool] = []
+    with pooled(tmp_path, {"": [SoftwareDriver()]}) as it:
+        tend = it.pool.health.tend
+
+        def looked() -> float:
+            pause = tend()
+            said.extend(bool(status.algorithms) for status in it.pool.statuses() if status.healthy)
+            early.extend(it.pool.statuses() if it.pool.well("") and not said else [])
+            return pause
+
+        early: list[TokenStatus] = []
+        monkeypatch.setattr(it.pool.health, "tend", looked)
+        eventually(it.pool, well(it.pool, ""))
+        assert all(said)
+        assert early, "there was a moment between the proof and the description"
+        assert {status.detail for status in early} == {"it has not said yet which keys it can hold"}
+        assert it.pool.statuses()[0].detail == "the token answers"
 
 
 def replicas() -> tuple[Erring, Erring]:
