@@ -24,6 +24,7 @@ from kms.services.key_making import LABEL_PREFIX, sha256_of, unavailable
 from kms.services.key_narrowing import Narrowing, signer_operations
 from kms.services.key_orders import KeyOrders
 from kms.services.key_reach import KeyReach
+from kms.services.key_schedules import StraySchedules
 from kms.services.ports import Delete, LedgerUnavailableError, Replace, Unit
 from kms.wire import Committed, EventType
 from policies.key_life import Step, remaining
@@ -52,6 +53,7 @@ class KeyUpkeep:
         self._destruction = destruction
         self._commits = KeyCommits(core)
         self._narrowing = Narrowing(core)
+        self._strays = StraySchedules(core)
 
     async def carry_out_due(self) -> int:
         """Activate, deactivate, rotate and destroy what is due; answer how many tasks were done.
@@ -75,10 +77,10 @@ class KeyUpkeep:
     async def reconcile(self) -> int:
         """Hold the signer's keys against the ledger; answer how many had to be seen to.
 
-        A key that does more than its state leaves to it is narrowed; one that was made and whose
-        commit was lost is scheduled for destruction once nobody can come back for it, and destroyed
-        in the end. A key of which the ledger knows nothing at all is left alone: it may be that the
-        ledger is an older copy.
+        A key that does more than its state leaves to it is narrowed; a destruction that the ledger
+        knows nothing of is cancelled; a key that was made and whose commit was lost is scheduled
+        for destruction once nobody can come back for it, and destroyed in the end. A key of which
+        the ledger knows nothing at all is left alone: it may be that the ledger is an older copy.
 
         Raises:
             SignerUnavailableError: The signer is away.
@@ -89,7 +91,8 @@ class KeyUpkeep:
                 for item in await self._core.keys.keys()
                 if item.label.startswith(LABEL_PREFIX)
             }
-            return await self._narrow(held) + await self._clear(held)
+            seen_to = await self._narrow(held) + await self._strays.undo(held)
+            return seen_to + await self._clear(held)
         except HsmError as error:
             raise unavailable(error) from error
 
