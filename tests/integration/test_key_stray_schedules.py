@@ -92,7 +92,7 @@ async def test_what_was_moved_forward_is_moved_back(made: World) -> None:
 
 
 async def test_less_than_the_delay_is_left(made: World) -> None:
-    """The signer would not take the ledger's moment: the schedule goes; carrying out begins anew."""
+    """The signer would not take the ledger's moment: it goes, and carrying out begins anew."""
     label = await a_key(made, "k")
     await scheduled(made, "k", at=made.clock.now() + timedelta(days=9))
     await made.signer.schedule_destruction(label, made.clock.now() + DELAY)
