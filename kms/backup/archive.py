@@ -8,8 +8,8 @@ from itertools import chain
 from pathlib import Path
 
 from kms.backup.collect import Gathered
-from kms.backup.errors import BackupError, DamagedBackupError
-from kms.backup.files import sync_directory
+from kms.backup.errors import BackupError, DamagedBackupError, OtherBackupError
+from kms.backup.files import Hashed, Source, sha256_of, sync_directory
 from kms.backup.format import (
     FileEntry,
     Header,
@@ -81,37 +81,65 @@ def show(path: Path) -> Header:
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
-        header = read_header(file, str(path))
-    check_size(header, path.stat().st_size, str(path))
+        return _header(path, file, file.fileno())
+
+
+def _header(path: Path, file: Source, fd: int) -> Header:
+    header = read_header(file, str(path))
+    check_size(header, os.fstat(fd).st_size, str(path))
     return header
 
 
-def read(path: Path, shares: Mapping[str, Share], take: Take) -> Manifest:
+def refuse_other(path: Path, sha256: str) -> None:
+    """Stop where a file is not the one that was meant; this opens nothing of it.
+
+    Raises:
+        OtherBackupError: Its digest is another.
+        OSError: It cannot be read.
+    """
+    _compare(path, sha256_of(path), sha256)
+
+
+def read(
+    path: Path, shares: Mapping[str, Share], take: Take, sha256: str | None = None
+) -> Manifest:
     """Decrypt a whole backup; every byte of it is checked on the way.
 
     Args:
         path: The backup.
         shares: A quorum, by where each comes from.
         take: Told each file in turn. What it was given counts only when this returns.
+        sha256: Digest of the file, hex. Anyone can encrypt to a recovery key, so that this alone
+            tells whose backup it is; it is held against the very bytes that were decrypted.
 
     Raises:
         BackupError: As its subclasses say.
         OSError: It cannot be read.
     """
-    header = show(path)
     with path.open("rb") as file:
-        file.seek(header.size)
-        content = _Content(open_content(header, file, shares))
+        source = Hashed(file)
+        header = _header(path, source, file.fileno())
+        content = _Content(open_content(header, source, shares))
         for entry in header.manifest.files:
             digest = hashlib.sha256()
             take(entry, _hashed(content.take(entry.size), digest.update))
             if digest.hexdigest() != entry.sha256:
                 raise DamagedBackupError(f"{path}: {entry.name} is not what the manifest says")
         content.end()
+    if sha256 is not None:
+        _compare(path, source.sha256, sha256)
     return header.manifest
 
 
-def verify(path: Path, shares: Mapping[str, Share]) -> Manifest:
+def _compare(path: Path, found: str, wanted: str) -> None:
+    if found != wanted.strip().lower():
+        raise OtherBackupError(
+            f"{path}: its SHA-256 is {found}, not the one given: this is another backup, or"
+            " somebody changed it; look for the one that was made"
+        )
+
+
+def verify(path: Path, shares: Mapping[str, Share], sha256: str | None = None) -> Manifest:
     """Decrypt a whole backup and keep nothing.
 
     Raises:
@@ -123,10 +151,12 @@ def verify(path: Path, shares: Mapping[str, Share]) -> Manifest:
         for _piece in pieces:
             pass
 
-    return read(path, shares, pass_over)
+    return read(path, shares, pass_over, sha256)
 
 
-def unpack(path: Path, shares: Mapping[str, Share], directory: Path) -> Manifest:
+def unpack(
+    path: Path, shares: Mapping[str, Share], directory: Path, sha256: str | None = None
+) -> Manifest:
     """Decrypt a whole backup into a directory of the caller's, files 0600, directories 0700.
 
     Raises:
@@ -143,7 +173,7 @@ def unpack(path: Path, shares: Mapping[str, Share], directory: Path) -> Manifest
             file.flush()
             os.fsync(fd)
 
-    return read(path, shares, keep)
+    return read(path, shares, keep, sha256)
 
 
 class _Content:

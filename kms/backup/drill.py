@@ -58,7 +58,11 @@ class Drill:
 
 
 def drill(
-    backup: Path, shares: Mapping[str, Share], running: Settings | None, scratch: Path | None
+    backup: Path,
+    shares: Mapping[str, Share],
+    running: Settings | None,
+    scratch: Path | None,
+    sha256: str | None = None,
 ) -> Drill:
     """Restore a backup for as long as it takes to prove it.
 
@@ -68,6 +72,7 @@ def drill(
         running: Home to compare with; it may be at work. None where there is none.
         scratch: Where the scratch directory is made; the system's place by default. It holds the
             ledger decrypted, 0700.
+        sha256: Digest of the file that is meant, hex; None takes the one that is there.
 
     Raises:
         BackupError: The backup does not open, or is damaged.
@@ -75,7 +80,7 @@ def drill(
     """
     seconds: dict[str, float] = {}
     with passing_directory(scratch or Path(tempfile.gettempdir()), "kms-drill-") as directory:
-        manifest = _timed(seconds, "decrypt", lambda: unpack(backup, shares, directory))
+        manifest = _timed(seconds, "decrypt", lambda: unpack(backup, shares, directory, sha256))
         done = Drill(manifest, seconds=seconds)
         done.findings += _timed(seconds, "examine", lambda: examine(directory, manifest))
         if done.ok:

@@ -2,6 +2,7 @@
 
 BackupError
 ├── ForeignFileError      no backup, or one of another format version
+├── OtherBackupError      not the file that was meant
 ├── DamagedBackupError    truncated, changed, reordered, or not what its own manifest says
 ├── SharesError           too few shares, a wrong or mistyped one, shares of another key
 ├── RecoveryKeyError      a recovery key that cannot be used, or none
@@ -15,6 +16,10 @@ class BackupError(Exception):
 
 class ForeignFileError(BackupError):
     """The file is no backup of this service, or of a format that this program does not read."""
+
+
+class OtherBackupError(BackupError):
+    """The file is not the one whose digest was given; nothing of it is used."""
 
 
 class DamagedBackupError(BackupError):

@@ -8,8 +8,44 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 _PIECE = 1 << 20
+
+
+class Source(Protocol):
+    """What bytes are read from, one after the other."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes; fewer at the end alone."""
+
+    def readline(self, size: int, /) -> bytes:
+        """A line, but no more bytes than that."""
+
+
+class Hashed:
+    """A source, and the digest of all that was read of it."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._digest = hashlib.sha256()
+
+    def read(self, size: int, /) -> bytes:
+        """As `Source.read`."""
+        return self._told(self._source.read(size))
+
+    def readline(self, size: int, /) -> bytes:
+        """As `Source.readline`."""
+        return self._told(self._source.readline(size))
+
+    def _told(self, data: bytes) -> bytes:
+        self._digest.update(data)
+        return data
+
+    @property
+    def sha256(self) -> str:
+        """Of what was read so far, hex."""
+        return self._digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from kms.backup import recovery
 from kms.backup.errors import DamagedBackupError, ForeignFileError, RecoveryKeyError, SharesError
+from kms.backup.files import Source
 from kms.backup.recovery import RecoveryKey
 from kms.backup.shares import Share
 from kms.backup.stream import sealed_size, unseal
@@ -175,7 +176,7 @@ def seal_header(manifest: Manifest, keys: Sequence[RecoveryKey]) -> Sealed:
     return Sealed(header, _content_key(secret, hashlib.sha256(header).digest()))
 
 
-def read_header(file: BinaryIO, name: str) -> Header:
+def read_header(file: Source, name: str) -> Header:
     """Read up to the content; no key is needed, and nothing is proven by it.
 
     Args:
@@ -209,7 +210,7 @@ def check_size(header: Header, size: int, name: str) -> None:
         raise DamagedBackupError(f"{name}: {size} bytes, not {expected}: it is {fault}")
 
 
-def open_content(header: Header, file: BinaryIO, shares: Mapping[str, Share]) -> Iterator[bytes]:
+def open_content(header: Header, file: Source, shares: Mapping[str, Share]) -> Iterator[bytes]:
     """Decrypt what follows the header.
 
     Args:
@@ -251,7 +252,7 @@ def _block(data: bytes) -> bytes:
     return len(data).to_bytes(4, "big") + data
 
 
-def _read_magic(file: BinaryIO, name: str) -> None:
+def _read_magic(file: Source, name: str) -> None:
     line = file.readline(_MAX_MAGIC)
     if line == MAGIC:
         return
@@ -264,7 +265,7 @@ def _read_magic(file: BinaryIO, name: str) -> None:
     raise ForeignFileError(f"{name}: not a backup of this service")
 
 
-def _read_block(file: BinaryIO, most: int, name: str) -> bytes:
+def _read_block(file: Source, most: int, name: str) -> bytes:
     prefix = file.read(4)
     size = int.from_bytes(prefix, "big")
     if len(prefix) == 4 and size > most:

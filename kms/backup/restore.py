@@ -72,8 +72,21 @@ class Restored:
     loss: str
 
 
-def restore(backup: Path, home: Path, shares: Mapping[str, Share], evidence: Evidence) -> Restored:
+def restore(
+    backup: Path,
+    home: Path,
+    shares: Mapping[str, Share],
+    evidence: Evidence,
+    sha256: str | None = None,
+) -> Restored:
     """Put a backup in place, in an empty home.
+
+    Args:
+        backup: The file.
+        home: Where.
+        shares: A quorum, by where each comes from.
+        evidence: How far the log had grown.
+        sha256: Digest of the file that is meant, hex; None takes the one that is there.
 
     Raises:
         BackupError: As its subclasses say; nothing was put in place.
@@ -85,7 +98,7 @@ def restore(backup: Path, home: Path, shares: Mapping[str, Share], evidence: Evi
     _refuse_used(home)
     home.parent.mkdir(parents=True, exist_ok=True)
     with passing_directory(home.parent, f".{home.name}-restoring-") as directory:
-        manifest = unpack(backup, shares, directory)
+        manifest = unpack(backup, shares, directory, sha256)
         findings = examine(directory, manifest)
         _refuse_damaged(backup, findings)
         settings = settings_of(directory, home)

@@ -8,12 +8,12 @@ open, nor does a file that ends early. The key serves one backup, so that no non
 """
 
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kms.backup.errors import DamagedBackupError
+from kms.backup.files import Source
 
 CHUNK = 64 * 1024
 """Plain bytes of a chunk; only the last one has fewer, and none only where there is nothing."""
@@ -37,7 +37,7 @@ def seal(key: bytes, plain: Iterable[bytes]) -> Iterator[bytes]:
     yield cipher.encrypt(_nonce(number, last=True), bytes(waiting), None)
 
 
-def unseal(key: bytes, file: BinaryIO) -> Iterator[bytes]:
+def unseal(key: bytes, file: Source) -> Iterator[bytes]:
     """Undo `seal`, from where the file stands to its end.
 
     Raises:

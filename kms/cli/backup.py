@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from kms.backup.shares import MAX_SHARES, MAX_TEXT, Share, parse
 from kms.cli.commands import JsonOption, PinFdOption, finish, local, new_group
-from kms.cli.errors import CheckFailedError, UsageProblemError
+from kms.cli.errors import UsageProblemError
 from kms.cli.files import PRIVATE, must_be_new, write
 from kms.cli.local_principals import with_services
 from kms.cli.output import Shown, lines, sheet
@@ -174,32 +174,15 @@ def verify(
     from kms.backup import archive  # noqa: PLC0415 - other commands start faster
 
     header = archive.show(path)
-    refuse_other(path, sha256)
     if share:
-        archive.verify(path, read_shares(share))
+        archive.verify(path, read_shares(share), sha256)
+    elif sha256 is not None:
+        archive.refuse_other(path, sha256)
     checked = "every byte" if share else "size" if sha256 is None else "digest"
     document = {"backup": str(path), "ok": True, "checked": checked}
     keys = [item.key for item in header.recipients]
     shown = {**document, **_flat(_summary(header.manifest, keys))}
     finish(Shown(document, sheet(shown)), as_json=as_json)
-
-
-def refuse_other(path: Path, sha256: str | None) -> None:
-    """Stop where a file is not the one that was meant.
-
-    Raises:
-        CheckFailedError: Its digest is another.
-    """
-    from kms.backup.files import sha256_of  # noqa: PLC0415 - other commands start faster
-
-    if sha256 is None:
-        return
-    found = sha256_of(path)
-    if found != sha256.strip().lower():
-        raise CheckFailedError(
-            f"{path}: its SHA-256 is {found}, not the one given",
-            "this is another backup, or somebody changed it; look for the one that was made",
-        )
 
 
 def read_shares(paths: Sequence[Path]) -> dict[str, Share]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kms.cli.backup import BackupArgument, ShareOption, read_shares, refuse_other
+from kms.cli.backup import BackupArgument, ShareOption, read_shares
 from kms.cli.commands import JsonOption, finish
 from kms.cli.errors import ExitCode, UsageProblemError
 from kms.cli.files import read_small
@@ -52,36 +52,42 @@ def restore(
     With --drill nothing is put anywhere: the backup is restored into a scratch directory, audited,
     compared with --home, and removed again.
     """
-    refuse_other(backup, sha256)
     home = home or Environment().home
     if drill:
-        finish(_drill(backup, share or [], home, scratch), as_json=as_json)
+        finish(_drill(backup, share or [], home, scratch, sha256), as_json=as_json)
         return
     if home is None:
         raise UsageProblemError("which home? Give --home DIR, or set KMS_HOME")
     seen = {str(path): read_small(path) for path in seen_checkpoint or []}
-    finish(_restore(backup, share or [], home, seen, no_later_checkpoint), as_json=as_json)
+    evidence = seen, no_later_checkpoint
+    finish(_restore(backup, share or [], home, evidence, sha256), as_json=as_json)
 
 
 def _restore(
     backup: Path,
     share: Sequence[Path],
     home: Path,
-    seen: Mapping[str, bytes],
-    none_later: bool,  # noqa: FBT001 - the command's own flag
+    evidence: tuple[Mapping[str, bytes], bool],
+    sha256: str | None,
 ) -> Shown:
     from kms.backup.restore import Evidence  # noqa: PLC0415 - other commands start faster
     from kms.backup.restore import restore as put_back  # noqa: PLC0415 - as above
 
-    done = put_back(backup, home, read_shares(share), Evidence(seen, none_later))
+    done = put_back(backup, home, read_shares(share), Evidence(*evidence), sha256)
     return Shown(_document(done), _view(done))
 
 
-def _drill(backup: Path, share: Sequence[Path], home: Path | None, scratch: Path | None) -> Shown:
+def _drill(
+    backup: Path,
+    share: Sequence[Path],
+    home: Path | None,
+    scratch: Path | None,
+    sha256: str | None,
+) -> Shown:
     from kms.backup.drill import drill  # noqa: PLC0415 - other commands start faster
 
     running = None if home is None else load(locate(home))
-    done = drill(backup, read_shares(share), running, scratch)
+    done = drill(backup, read_shares(share), running, scratch, sha256)
     document = {
         "ok": done.ok,
         "backup": done.manifest.id,

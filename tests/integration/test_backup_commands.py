@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,7 @@ def test_for_people(kms: Console) -> None:
     assert "EVENTS ARE LOST" not in out
 
 
+QUORUM = ["--share", "{share-1}", "--share", "{share-2}"]
 WRONG = [
     (["backup", "show", "{home/kms.toml}"], 1, "not a backup of this service"),
     (["backup", "show", "{none}"], 2, "No such file"),
@@ -103,7 +105,9 @@ WRONG = [
     (["backup", "create", "--out", "{backup}"], 2, "exists already"),
     (["restore", "{backup}", "--home", "{home}", "--share", "{share-1}"], 2, "never writes"),
     (["restore", "{backup}", "--share", "{share-1}"], 2, "which home?"),
-    (["restore", "{backup}", "--sha256", "00", "--home", "{x}"], 1, "not the one given"),
+    (["restore", "{backup}", "--sha256", "00", *QUORUM, "--home", "{x}"], 1, "not the one given"),
+    (["restore", "--drill", "{backup}", "--sha256", "00", *QUORUM], 1, "not the one given"),
+    (["backup", "verify", "{backup}", "--sha256", "00", *QUORUM], 1, "not the one given"),
     (["restore", "{backup}", "--home", "{x}"], 2, "no share was given; the backup opens with 2"),
 ]
 
@@ -117,6 +121,30 @@ def test_what_is_wrong_is_said(kms: Console, monkeypatch: pytest.MonkeyPatch) ->
         ]
         _, err = kms(*spelled, status=status)
         assert message in err, words
+    assert not (kms.made.root / "x").exists()
+
+
+def test_what_is_restored_is_what_the_digest_is_of(
+    kms: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anyone can encrypt to a recovery key: here, in the moment after the file was looked at."""
+    meant = kms.document("backup", "create", "--out", kms.backup)
+    forged = kms.made.root / "forged"
+    kms("backup", "create", "--out", forged)
+    opened = Path.open
+
+    def exchanged(path: Path, *mode: Any, **more: Any) -> Any:
+        file = opened(path, *mode, **more)
+        if path == kms.backup and forged.exists():
+            forged.rename(kms.backup)
+        return file
+
+    monkeypatch.setattr(Path, "open", exchanged)
+    digest = ("--sha256", meant["sha256"])
+    home = ("--home", kms.made.root / "other" / "home", "--no-later-checkpoint")
+    back = kms.document("restore", kms.backup, *home, *digest, *kms.shares(1, 2))
+    assert not forged.exists()
+    assert back["backup"] == meant["id"]
 
 
 def test_a_drill_that_fails_ends_with_1(kms: Console) -> None:
