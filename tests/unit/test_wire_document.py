@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kms import wire
-from kms.audit.forms import FORMS
 from kms.audit.details import DETAIL
+from kms.audit.forms import FORMS
 from kms.device import ALGORITHMS
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "wire-format.md").read_text("utf-8")
