@@ -116,6 +116,8 @@ def _order(
         asked.require(Action.USE_KEYS)
         wanted: Any = asked.read(body)
         tenant = asked.tenant(wanted.tenant)
+        if isinstance(wanted, key_schemas.ConfirmedBody):
+            wanted.check(slot)
         return await asked.once(lambda call: work(asked.services.slots, call, tenant, slot, wanted))
 
     router.post(
@@ -145,7 +147,6 @@ _order(
 for _step, _sentence in (
     (Step.SUSPEND, "Suspend a slot: it is not served and opens nothing until it is resumed."),
     (Step.RESUME, "Resume a suspended slot."),
-    (Step.DEACTIVATE, "Deactivate a slot: from now on it only opens. There is no way back."),
 ):
     _order(
         _step.value,
@@ -156,13 +157,32 @@ for _step, _sentence in (
         ),
     )
 _order(
+    "deactivate",
+    key_schemas.ConfirmedBody,
+    "Deactivate a slot: from now on it only opens. There is no way back.",
+    lambda slots, call, tenant, slot, body: slots.steps.step(
+        call, tenant, slot, Step.DEACTIVATE, body.version
+    ),
+    required=True,
+)
+_order(
     "compromise",
     key_schemas.CompromiseBody,
     "Hold a slot to be compromised; the answer tells what that touches.",
     lambda slots, call, tenant, slot, body: slots.steps.compromise(
         call, tenant, slot, body.version, body.since, body.recover_until
     ),
+    required=True,
     model=key_answers.KeyCompromisedAnswer,
+)
+_order(
+    "recover",
+    key_schemas.RecoveryBody,
+    "Have a compromised slot open until then what was sealed to it. Officers alone may.",
+    lambda slots, call, tenant, slot, body: slots.steps.recover(
+        call, tenant, slot, body.version, body.until
+    ),
+    required=True,
 )
 _order(
     "destroy",

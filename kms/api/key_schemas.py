@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from kms.api.schemas import PAGE, TenantQuery, described
 from kms.api.validation import NameText, PrincipalText, SlotText, TenantText, decoded
 from kms.domain.key_records import LogUses
+from kms.services.errors import ConfirmationError
 from kms.services.key_orders import KeySettings
 from kms.wire import WireError, parse_timestamp
 from policies.decisions import Protection
@@ -135,24 +136,47 @@ class VersionBody(BaseModel):
     )
 
 
-class CompromiseBody(VersionBody):
-    """What is known of the compromise."""
-
-    model_config = described({"version": 1, "since": "2026-10-01T00:00:00Z"})
-
-    since: Moment | None = Field(default=None, description="Now, if left out.")
-    recover_until: Moment | None = Field(
-        default=None,
-        description="Until when it still opens what was sealed for it; not at all if left out.",
-    )
-
-
-class DestructionBody(VersionBody):
-    """A destruction, confirmed by name."""
+class ConfirmedBody(VersionBody):
+    """A step that there is no way back from, confirmed by name."""
 
     model_config = described({"confirm": "room-archive"})
 
     confirm: PrincipalText = Field(description="The name of the key, again.")
+
+    def check(self, name: str) -> None:
+        """Refuse what names another key.
+
+        Raises:
+            ConfirmationError: It does.
+        """
+        if self.confirm != name:
+            raise ConfirmationError("repeat the name of the key in confirm", field="confirm")
+
+
+class CompromiseBody(ConfirmedBody):
+    """What is known of the compromise."""
+
+    model_config = described({"confirm": "room-archive", "since": "2026-10-01T00:00:00Z"})
+
+    since: Moment | None = Field(default=None, description="Now, if left out.")
+    recover_until: Moment | None = Field(
+        default=None,
+        description="Until when it still opens what was sealed for it; not at all if left out."
+        " Officers alone say so, here or later with `recover`.",
+    )
+
+
+class RecoveryBody(VersionBody):
+    """Until when what is compromised opens what was sealed for it."""
+
+    model_config = described({"version": 1, "until": "2026-12-01T00:00:00Z"})
+
+    until: Moment
+
+
+class DestructionBody(ConfirmedBody):
+    """A destruction, confirmed by name."""
+
     at: Moment | None = Field(
         default=None, description="As soon as the operator's delay allows, if left out."
     )

@@ -156,27 +156,50 @@ async def resume_key(asked: Asking, key: Named) -> Response:
     "/v1/keys/{key}/deactivate",
     response_model=answers.KeyChangedAnswer,
     responses=refusals(404, 409),
-    openapi_extra=takes(schemas.VersionBody, required=False),
+    openapi_extra=takes(schemas.ConfirmedBody),
 )
 async def deactivate_key(asked: Asking, key: Named) -> Response:
     """Deactivate a key: from now on it only undoes and checks. There is no way back."""
-    return await _step(asked, key, Step.DEACTIVATE)
+    body = asked.read(schemas.ConfirmedBody)
+    tenant = _managing(asked, body.tenant)
+    body.check(key)
+    return await asked.once(
+        lambda call: asked.services.keys.steps.step(
+            call, tenant, key, Step.DEACTIVATE, body.version
+        )
+    )
 
 
 @router.post(
     "/v1/keys/{key}/compromise",
     response_model=answers.KeyCompromisedAnswer,
     responses=refusals(404, 409),
-    openapi_extra=takes(schemas.CompromiseBody, required=False),
+    openapi_extra=takes(schemas.CompromiseBody),
 )
 async def compromise_key(asked: Asking, key: Named) -> Response:
     """Hold a key to be compromised; the answer tells what that touches."""
     body = asked.read(schemas.CompromiseBody)
     tenant = _managing(asked, body.tenant)
+    body.check(key)
     return await asked.once(
         lambda call: asked.services.keys.steps.compromise(
             call, tenant, key, body.version, body.since, body.recover_until
         )
+    )
+
+
+@router.post(
+    "/v1/keys/{key}/recover",
+    response_model=answers.KeyChangedAnswer,
+    responses=refusals(404, 409),
+    openapi_extra=takes(schemas.RecoveryBody),
+)
+async def recover_key(asked: Asking, key: Named) -> Response:
+    """Have a compromised key open until then what was sealed for it. Officers alone may."""
+    body = asked.read(schemas.RecoveryBody)
+    tenant = _managing(asked, body.tenant)
+    return await asked.once(
+        lambda call: asked.services.keys.steps.recover(call, tenant, key, body.version, body.until)
     )
 
 

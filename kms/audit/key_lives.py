@@ -139,8 +139,11 @@ class KeyLives:
         number, tokens = detail.get("version"), detail.get("tokens")
         expected = len(key.versions) + 1
         self._expect(number == expected, index, f"version {expected} of the key was to follow")
-        label = f"s-{detail['key']}-{number}"
-        self._expect(detail.get("label") == label, index, f"is not labelled {label}")
+        label = str(detail.get("label"))
+        fits = re.fullmatch(f"s-{detail['key']}-[1-9][0-9]{{0,9}}", label)
+        fresh = fits and all(label != item.label for item in key.versions)
+        message = f"is not labelled s-{detail['key']} and a number of its own"
+        self._expect(fresh, index, message)
         purposes = detail.get("purposes")
         self._expect(purposes == [key.purpose], index, f"is not for {key.purpose}, as its key is")
         certified = len(leaf.certificates) == (1 if key.purpose is KeyPurpose.KEM else 0)

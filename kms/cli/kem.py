@@ -14,13 +14,12 @@ from kms.cli.commands import (
     LimitOption,
     Session,
     TenantOption,
-    YesOption,
-    confirm,
     new_group,
     remote,
 )
 from kms.cli.errors import MalformedAnswerError, UsageProblemError
 from kms.cli.files import PRIVATE, must_be_new, write
+from kms.cli.keys import ConfirmOption, UntilOption, confirmed
 from kms.cli.output import Shown, lines, note, sheet, table
 from kms.domain.key_records import LogUses
 from kms.wire import WireError, b64, unb64
@@ -204,13 +203,13 @@ def deactivate(
     session: Session,
     slot: SlotArgument,
     version: VersionOption = None,
+    confirm: ConfirmOption = None,
     tenant: TenantOption = None,
-    *,
-    yes: YesOption = False,
 ) -> Shown:
     """Deactivate versions: from now on they only open. There is no way back."""
-    confirm("Deactivate, with no way back?", yes=yes, as_json=session.json)
-    return _step(session, slot, "deactivate", version, tenant)
+    named = confirmed(session, slot, confirm, "deactivated for good")
+    body = {"confirm": named, "version": version, "tenant": tenant}
+    return _changed(session.api.post(_path(slot, "deactivate"), body))
 
 
 @group.command("compromise")
@@ -222,17 +221,34 @@ def compromise(
     recover_until: Annotated[
         str | None, typer.Option("--recover-until", help="Until when it still opens, RFC 3339.")
     ] = None,
+    confirm: ConfirmOption = None,
     tenant: TenantOption = None,
-    *,
-    yes: YesOption = False,
 ) -> Shown:
     """Hold a slot to be compromised, and see what that touches."""
-    confirm("Hold it to be compromised, with no way back?", yes=yes, as_json=session.json)
-    body = {"version": version, "recover_until": recover_until, "tenant": tenant}
+    body = {
+        "confirm": confirmed(session, slot, confirm, "held to be compromised"),
+        "version": version,
+        "recover_until": recover_until,
+        "tenant": tenant,
+    }
     answer = session.api.post(_path(slot, "compromise"), body)
     touched = answer.get("touches") or {}
     serials = [item.get("serial") for item in touched.get("certificates") or []]
     return Shown(answer, lines(_versions(answer), "", sheet({"certificates": serials})))
+
+
+@group.command("recover")
+@remote
+def recover(
+    session: Session,
+    slot: SlotArgument,
+    until: UntilOption,
+    version: VersionOption = None,
+    tenant: TenantOption = None,
+) -> Shown:
+    """Let a compromised slot open what was sealed to it, until then; for officers."""
+    body = {"version": version, "until": until, "tenant": tenant}
+    return _changed(session.api.post(_path(slot, "recover"), body))
 
 
 @group.command("destroy")
@@ -244,15 +260,14 @@ def destroy(
     at: Annotated[
         str | None, typer.Option("--at", help="When, RFC 3339; as soon as the delay allows.")
     ] = None,
+    confirm: ConfirmOption = None,
     tenant: TenantOption = None,
-    *,
-    yes: YesOption = False,
 ) -> Shown:
     """Schedule the destruction of what is not active any more; until then it can be cancelled."""
     what = "every version" if version is None else f"version {version}"
     note(f"what is sealed to {what} of {slot} can never be opened again afterwards")
-    confirm("Schedule the destruction?", yes=yes, as_json=session.json)
-    body = {"confirm": slot, "version": version, "at": at, "tenant": tenant}
+    named = confirmed(session, slot, confirm, "destroyed")
+    body = {"confirm": named, "version": version, "at": at, "tenant": tenant}
     return _changed(session.api.post(_path(slot, "destroy"), body))
 
 

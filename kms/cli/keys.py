@@ -21,6 +21,12 @@ VersionOption = Annotated[
     int | None,
     typer.Option("--version", min=1, help="Which version; by default all that the step fits."),
 ]
+ConfirmOption = Annotated[
+    str | None, typer.Option("--confirm", help="The name again, instead of typing it.")
+]
+UntilOption = Annotated[
+    str, typer.Option("--until", help="Until when it still opens, like 2027-01-31T08:00:00Z.")
+]
 AtOption = Annotated[
     str | None, typer.Option("--at", help="A time like 2027-01-31T08:00:00Z; by default now.")
 ]
@@ -131,8 +137,22 @@ def _step(verb: str, text: str) -> None:
 _step("activate", "Activate the version that waits, before its time or without one.")
 _step("suspend", "Suspend a key: it does nothing until it is resumed.")
 _step("resume", "Resume a suspended key.")
-_step("deactivate", "Deactivate a key for good: from now on it only undoes and checks.")
 _step("cancel-destruction", "Keep what is scheduled for destruction.")
+
+
+@group.command("deactivate")
+@remote
+def deactivate(
+    session: Session,
+    name: NameArgument,
+    version: VersionOption = None,
+    confirm: ConfirmOption = None,
+    tenant: TenantOption = None,
+) -> Shown:
+    """Deactivate a key for good: from now on it only undoes and checks."""
+    named = confirmed(session, name, confirm, "deactivated for good")
+    body = {"version": version, "confirm": named, "tenant": tenant}
+    return _changed(_post(session, name, "deactivate", body))
 
 
 @group.command("compromise")
@@ -141,6 +161,7 @@ def compromise(
     session: Session,
     name: NameArgument,
     version: VersionOption = None,
+    confirm: ConfirmOption = None,
     since: Annotated[
         str | None, typer.Option("--since", help="Since when; by default now.")
     ] = None,
@@ -154,13 +175,14 @@ def compromise(
         bool, typer.Option("--dry-run", help="Show what it would touch, and change nothing.")
     ] = False,
 ) -> Shown:
-    """Hold a key to be compromised: it does nothing any more, for good."""
+    """Hold a key to be compromised, for good: it does nothing, unless officers let it open."""
     if dry_run:
         path = f"/v1/keys/{segment(name)}/touches"
         found = session.api.get(path, {"version": version, "tenant": tenant})
         return Shown({"would_touch": found}, lines("It would touch:", touches_view(found)))
     body = {
         "version": version,
+        "confirm": confirmed(session, name, confirm, "held to be compromised"),
         "since": since,
         "recover_until": recover_until,
         "tenant": tenant,
@@ -169,6 +191,20 @@ def compromise(
     touched = answer.get("touches")
     view = lines(key_view(answer), "", "It touches:", touches_view(touched or {}))
     return Shown(answer, view)
+
+
+@group.command("recover")
+@remote
+def recover(
+    session: Session,
+    name: NameArgument,
+    until: UntilOption,
+    version: VersionOption = None,
+    tenant: TenantOption = None,
+) -> Shown:
+    """Let a compromised key open what was sealed for it, until then; for officers."""
+    body = {"version": version, "until": until, "tenant": tenant}
+    return _changed(_post(session, name, "recover", body))
 
 
 @group.command("destroy")
@@ -180,15 +216,11 @@ def destroy(
     at: Annotated[
         str | None, typer.Option("--at", help="By default as soon as the delay allows.")
     ] = None,
-    confirm: Annotated[
-        str | None, typer.Option("--confirm", help="The name of the key, instead of typing it.")
-    ] = None,
+    confirm: ConfirmOption = None,
     tenant: TenantOption = None,
 ) -> Shown:
     """Schedule the destruction of a key. Whatever it protects is gone for good with it."""
-    named = confirm if confirm is not None else _typed(session, name)
-    if named != name:
-        raise UsageProblemError(f"that is not the name of the key: {name}", "nothing was done")
+    named = confirmed(session, name, confirm, "destroyed")
     body = {"version": version, "at": at, "confirm": named, "tenant": tenant}
     answer = _post(session, name, "destroy", body)
     note(f"kms: until then `kms key cancel-destruction {name}` keeps it")
@@ -267,11 +299,19 @@ def _row(item: Mapping[str, Any]) -> list[object]:
     return [*own, *(current.get(name) for name in ("state", "algorithm", "protection"))]
 
 
-def _typed(session: Session, key: str) -> str:
-    """The name, typed again by whoever gives the command."""
-    if session.json:
-        raise UsageProblemError("nobody can type the name under --json", f"give --confirm {key}")
-    return str(typer.prompt(f"Type the name of the key to have it destroyed ({key})", err=True))
+def confirmed(session: Session, name: str, given: str | None, what: str) -> str:
+    """The name again, given or typed: there is no way back from what is done to it.
+
+    Raises:
+        UsageProblemError: It is another one, or nobody can type it.
+    """
+    if given is None and session.json:
+        raise UsageProblemError("nobody can type the name under --json", f"give --confirm {name}")
+    if given is None:
+        given = str(typer.prompt(f"Type the name to have it {what} ({name})", err=True))
+    if given != name:
+        raise UsageProblemError(f"that is not the name: {name}", "nothing was done")
+    return given
 
 
 def _post(session: Session, name: str, verb: str, body: Mapping[str, Any]) -> dict[str, Any]:

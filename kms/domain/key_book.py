@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from kms.domain.key_records import NEVER, Key, KeyVersion
-from policies.key_life import Cryptoperiods, KeyState, Life, Step, follow
+from policies.key_life import Cryptoperiods, IllegalStepError, KeyState, Life, Step, follow
 
 
 class Task(StrEnum):
@@ -73,7 +73,8 @@ class KeyBook:
             yield Due(at, Task.ROTATE, current.version)
 
     def _tasks_of(self, item: KeyVersion) -> Iterator[Due]:
-        if item.state is KeyState.PRE_ACTIVATION and item.activates is not None:
+        waits = item.state is KeyState.PRE_ACTIVATION and item.destroys is None
+        if waits and item.activates is not None:
             yield Due(item.activates, Task.ACTIVATE, item.version)
         if item.state is KeyState.ACTIVE:
             ends = [end for end in (item.deactivates, item.originator_end) if end is not None]
@@ -107,9 +108,13 @@ class KeyBook:
         What it succeeds stays active for the days of overlap, if there are any.
 
         Raises:
-            IllegalStepError: It is not in pre-activation.
+            IllegalStepError: It is not in pre-activation, or to be destroyed.
         """
         item = self.versions[number - 1]
+        if item.destroys is not None:
+            raise IllegalStepError(
+                f"the destruction of version {number} is scheduled; cancel it first"
+            )
         periods = Cryptoperiods(self.key.originator_days, self.key.recipient_days)
         active = replace(
             item,
@@ -135,15 +140,28 @@ class KeyBook:
         """A version takes a step other than activation and compromise.
 
         Raises:
-            IllegalStepError: Its state does not allow it.
+            IllegalStepError: Its state does not allow it, or what succeeded it.
         """
         item = self.versions[number - 1]
+        if step is Step.RESUME:
+            self._check_not_succeeded(item, now)
         after = replace(item, state=follow(item.state, step))
         if step is Step.DEACTIVATE:
             after = replace(after, deactivates=now)
         elif step is Step.DESTROY:
             after = replace(after, destroyed=now)
         return self.put(after).settled(), [Happened(step, after)]
+
+    def _check_not_succeeded(self, item: KeyVersion, now: datetime) -> None:
+        """Two versions are active at once only while they overlap."""
+        if item.deactivates is not None and now < item.deactivates:
+            return
+        for newer in self.versions[item.version :]:
+            if newer.state is KeyState.ACTIVE:
+                raise IllegalStepError(
+                    f"version {newer.version} has succeeded version {item.version}, which does not"
+                    " protect again; deactivate it, and it undoes and checks"
+                )
 
     def compromise(
         self, number: int, since: datetime, recover_until: datetime | None
@@ -161,6 +179,19 @@ class KeyBook:
             recover_until=recover_until,
         )
         return self.put(after).settled(), [Happened(Step.COMPROMISE, after)]
+
+    def recover(self, number: int, until: datetime) -> "KeyBook":
+        """A compromised version opens what was sealed for it until then.
+
+        Raises:
+            IllegalStepError: It is not compromised, or destroyed.
+        """
+        item = self.versions[number - 1]
+        if item.state is not KeyState.COMPROMISED:
+            raise IllegalStepError(
+                f"recovery is for what is compromised; version {number} is {item.state}"
+            )
+        return self.put(replace(item, recover_until=until)).settled()
 
     def schedule(self, number: int, at: datetime | None) -> "KeyBook":
         """The version's destruction is due then; None for not at all."""

@@ -50,7 +50,7 @@ BEGUN = (KeyNotFoundError, DestructionBegunError)
 def begun(version: KeyVersion, error: HsmError) -> KeyStateError:
     """Nobody keeps what the signer has begun to destroy."""
     return KeyStateError(
-        f"the destruction of version {version.version} has begun, and cannot be taken back: {error}",
+        f"the destruction of version {version.version} has begun, for good: {error}",
         field="version",
     )
 

@@ -7,7 +7,7 @@ destroyed.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -33,7 +33,7 @@ from kms.services.errors import (
     UnavailableError,
 )
 from kms.services.key_reach import offered
-from kms.services.ports import Delete, EventDraft, Insert
+from kms.services.ports import EventDraft, Insert, Replace
 from kms.services.slot_certificates import SlotCertificate, SlotCertifier
 from kms.wire import timestamp
 from policies.algorithms import Kind, UnknownAlgorithmError, algorithm
@@ -43,6 +43,12 @@ from policies.key_life import Cryptoperiods, KeyPurpose, KeyState, Operation
 
 LABEL_PREFIX = "s-"
 """Of the labels of clients' keys on tokens: `s-<key id>-<version>`."""
+GIVEN_UP = "given-up|"
+"""Begins the work of a reservation that nobody comes back to."""
+ORPHAN = "orphan|"
+"""Begins the work of a reservation whose key is to be destroyed."""
+_LABELS = 16
+"""So many labels are tried: each was used up by an attempt of its own."""
 _SECRET = frozenset({Kind.MAC, Kind.CIPHER, Kind.WRAP})
 _WEAKEST_FIRST = (Protection.WRAPPED, Protection.TRANSFERABLE, Protection.TOKEN)
 
@@ -120,22 +126,55 @@ class KeyMaker:
         Raises:
             SignerUnavailableError: The signer is away; the same work may be tried again.
         """
-        reservation = self._reserve(key, version, work)
-        try:
-            record = await self._core.keys.generate(_spec(key, reservation, plan))
-        except StatementRefusedError as error:
-            # Its label is used up: by an attempt that planned otherwise, or one given up long ago.
-            self._core.ledger.reserve([Delete(reservation)])
-            raise UnavailableError(
-                f"an earlier attempt is in the way; try again: {error}"
-            ) from error
-        except HsmError as error:
-            raise unavailable(error) from error
+        reservation, record = await self._generated(key, version, plan, work)
         certificate = None
         if key.purpose == KeyPurpose.KEM:
             rule = plan.decision.rule
             certificate = await self._slots.certify(key, version, record, plan.begins, rule)
         return Made(key, version, plan, record, reservation, certificate)
+
+    async def _generated(
+        self, key: Key, version: int, plan: Plan, work: str
+    ) -> tuple[KeyReservation, KeyRecord]:
+        """The key under the first label that the signer takes.
+
+        Labels are never used again: one may be used up by an attempt that planned otherwise, or by
+        one that was given up long ago. Upkeep has destroyed what such an attempt has left.
+        """
+        stored = self._stored(key.tenant, work)
+        if stored is not None and stored.expires <= self._core.clock.now():
+            self._give_up(stored)
+        number = self._first_free(key, version)
+        for label in (label_of(key, number + at) for at in range(_LABELS)):
+            reservation = self._reserve(key, version, label, work)
+            try:
+                record = await self._core.keys.generate(_spec(key, reservation, plan))
+            except StatementRefusedError as error:
+                refusal = error
+                self._give_up(reservation)
+            except HsmError as error:
+                raise unavailable(error) from error
+            else:
+                return reservation, record
+        raise UnavailableError(f"the signer makes no key under any of its labels: {refusal}")
+
+    def _first_free(self, key: Key, version: int) -> int:
+        """The number of the first label that no version of the key has, nor an attempt given up."""
+        find = self._core.ledger.find
+        labels = [item.label for item in find(KeyVersion, tenant=key.tenant, key=key.key)]
+        labels += [
+            item.label
+            for item in find(KeyReservation, tenant=key.tenant, key_id=key.key_id)
+            if item.work.startswith((GIVEN_UP, ORPHAN))
+        ]
+        taken = [int(label.rpartition("-")[2]) for label in labels]
+        return max([version, *(number + 1 for number in taken)])
+
+    def _give_up(self, reservation: KeyReservation) -> None:
+        """Leave to upkeep whatever stands behind a reservation."""
+        change = given_up(reservation, self._core.clock.now())
+        if self._core.ledger.reserve([change]) is not None:
+            raise UnavailableError("the same request is being answered; try again")
 
     def key_id_of(self, tenant: TenantId, name: str, work: str) -> KeyId:
         """The id of a key to be made: that of an earlier attempt at this work, or a fresh one."""
@@ -161,9 +200,8 @@ class KeyMaker:
             raise SignerUnavailableError(f"token {token or 'main'}: {found.detail}")
         return found
 
-    def _reserve(self, key: Key, version: int, work: str) -> KeyReservation:
+    def _reserve(self, key: Key, version: int, label: str, work: str) -> KeyReservation:
         """The reservation of this work: an earlier attempt's, or a fresh one."""
-        label = label_of(key, version)
         stored = self._stored(key.tenant, work)
         if stored is not None and stored.label == label:
             return stored
@@ -176,7 +214,7 @@ class KeyMaker:
             work=work,
             expires=self._core.clock.now() + KEEP_RESERVATION,
         )
-        ended = [] if stored is None else [Delete(stored)]
+        ended = [] if stored is None else [given_up(stored, self._core.clock.now())]
         if self._core.ledger.reserve([*ended, Insert(fresh)]) is not None:
             raise UnavailableError("the same request is being answered; try again")
         return fresh
@@ -186,9 +224,15 @@ KEEP_RESERVATION = timedelta(hours=1)
 """How long the same request may come back to a key that was made and never committed."""
 
 
-def label_of(key: Key, version: int) -> str:
-    """The label of a version on its tokens."""
-    return f"{LABEL_PREFIX}{key.key_id}-{version}"
+def label_of(key: Key, number: int) -> str:
+    """A label of a key on its tokens: the version's number, or a later one where that is used."""
+    return f"{LABEL_PREFIX}{key.key_id}-{number}"
+
+
+def given_up(reservation: KeyReservation, now: datetime) -> Replace:
+    """Nobody comes back for what it names: upkeep has it destroyed, if it was made."""
+    work = GIVEN_UP + reservation.label
+    return Replace(replace(reservation, work=work, expires=now), expected=reservation)
 
 
 def unavailable(error: HsmError) -> SignerUnavailableError:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from kms.domain.authorisation import Caller, reaches
@@ -29,6 +29,8 @@ from policies.key_life import (
     KeyPurpose,
     KeyState,
 )
+
+_LATEST_ACTIVATION = timedelta(days=3650)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +174,7 @@ class KeyOrders:
         """The record to be, its settings checked."""
         if not is_device(order.name):
             raise InputError("a key's name is 1 to 64 of A-Z a-z 0-9 . _ -", field="name")
-        if order.activates is not None and order.activates < now:
-            raise InputError("activates lies in the past; leave it out for now", field="activates")
+        _check_activation(order.activates, now)
         settings = order.settings
         periods = _periods(order.purpose, settings)
         for name in ("rotation_days", "overlap_days", "retention_days"):
@@ -228,8 +229,7 @@ class KeyOrders:
                 f"version {book.newest.version} waits for its activation: activate it, or destroy"
                 " it first"
             )
-        if activates is not None and activates < now:
-            raise InputError("activates lies in the past; leave it out for now", field="activates")
+        _check_activation(activates, now)
         plan = await self._maker.plan(book.key, activates or now)
         number = len(book.versions) + 1
         return await self._maker.make(
@@ -275,6 +275,19 @@ def _work(request: Call) -> str:
     return f"{request.caller.tenant}/{request.caller.name}|{request.route}|{request.key} " + (
         request.body_sha256
     )
+
+
+def _check_activation(at: datetime | None, now: datetime) -> None:
+    """Refuse an activation in the past, or so late that nobody can have meant it.
+
+    Raises:
+        InputError: It is.
+    """
+    if at is not None and not now <= at <= now + _LATEST_ACTIVATION:
+        raise InputError(
+            "activates is a time from now to ten years from now; leave it out for now",
+            field="activates",
+        )
 
 
 def _periods(purpose: KeyPurpose, settings: KeySettings) -> Cryptoperiods:

@@ -6,22 +6,24 @@ signer is told afterwards: from what is deactivated nothing protects again, whoe
 
 import hashlib
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from kms.domain.authorisation import Caller
+from kms.domain.authorisation import Action, Caller, may
 from kms.domain.key_book import Happened, KeyBook
 from kms.domain.key_records import KeyReplica, KeyVersion
 from kms.domain.records import Certificate, Fingerprint, Reason, TenantId
 from kms.services.answers import Answer
 from kms.services.core import INFRASTRUCTURE, Core
-from kms.services.errors import InputError, KeyStateError
+from kms.services.errors import InputError, KeyStateError, OperationNotPermittedError
 from kms.services.idempotency import Call
-from kms.services.key_commits import KeyCommits, changes_of
+from kms.services.key_commits import KeyCommits, changes_of, moment
 from kms.services.key_documents import key_document, replica_document, version_document
 from kms.services.key_narrowing import Narrowing
 from kms.services.key_reach import KeyReach, version_of
+from kms.services.ports import EventDraft
 from kms.services.slot_certificates import revocations
+from kms.wire import EventType
 from policies.key_life import IllegalStepError, KeyState, Step
 
 _Moved = tuple[KeyBook, list[Happened]]
@@ -31,6 +33,7 @@ _TAKES: dict[Step, KeyState] = {
     Step.DEACTIVATE: KeyState.ACTIVE,
 }
 """Which versions a step is meant for where none is named."""
+_LONGEST_RECOVERY = timedelta(days=3650)
 _ENDS_TRUST = frozenset({Step.SUSPEND, Step.DEACTIVATE})
 
 
@@ -100,13 +103,15 @@ class KeySteps:
         Raises:
             InputError: A time that makes no sense.
             KeyStateError: It is held to be already.
+            OperationNotPermittedError: The caller is no officer and gives `recover_until`: who
+                may have lost the key does not keep it open.
         """
         book = self._reach.managed(request.caller, tenant, name)
         now = self._core.clock.now()
         if since is not None and since > now:
             raise InputError("since lies in the future", field="since")
-        if recover_until is not None and recover_until <= now:
-            raise InputError("recover_until lies in the past", field="recover_until")
+        if recover_until is not None:
+            self._check_recovery(request.caller, recover_until, "recover_until")
         numbers = _compromised(book, version)
 
         def take() -> _Moved:
@@ -118,6 +123,39 @@ class KeySteps:
 
         touched = {"touches": self.touches(book, numbers)}
         return await self._take(request, book, take, fail_safe=True, more=touched)
+
+    async def recover(
+        self, request: Call, tenant: TenantId, name: str, version: int | None, until: datetime
+    ) -> Answer:
+        """Have a compromised version, or all, open until then what was sealed for them.
+
+        Raises:
+            InputError: That time is past, or too far.
+            KeyStateError: It is not compromised, or destroyed.
+            OperationNotPermittedError: The caller is no officer.
+        """
+        book = self._reach.book(self._reach.key(request.caller, tenant, name))
+        self._check_recovery(request.caller, until, "until")
+        after, events = book, list[EventDraft]()
+        for number in _lost(book, version):
+            try:
+                after = after.recover(number, until)
+            except IllegalStepError as error:
+                raise KeyStateError(str(error), field="version") from error
+            detail = {"version": number, "until": moment(until)}
+            kind, actor = EventType.KEY_RECOVERY_ALLOWED, request.caller.name
+            events.append(self._commits.draft(kind, actor, book.key, detail))
+        document = key_document(after)
+        return await self._commits.answer(request, changes_of(book, after), events, document)
+
+    def _check_recovery(self, caller: Caller, until: datetime, field: str) -> None:
+        if not may(caller, Action.MANAGE_KEYS):
+            raise OperationNotPermittedError(
+                "officers alone let a compromised key open again", field=field
+            )
+        now = self._core.clock.now()
+        if not now < until <= now + _LONGEST_RECOVERY:
+            raise InputError("a time from now to ten years from now", field=field)
 
     def managed(self, caller: Caller, tenant: TenantId, name: str) -> KeyBook:
         """A key whose life the caller may change; as `KeyReach.managed`."""
@@ -213,6 +251,21 @@ def _meant(book: KeyBook, step: Step, version: int | None) -> list[int]:
     found = [item.version for item in book.versions if item.state is _TAKES[step]]
     if not found:
         raise KeyStateError(f"no version of the key is {_TAKES[step]}")
+    return found
+
+
+def _lost(book: KeyBook, version: int | None) -> list[int]:
+    """The version of that number, or all that are compromised and not destroyed.
+
+    Raises:
+        KeyVersionUnknownError: There is none of that number.
+        KeyStateError: None is.
+    """
+    if version is not None:
+        return [version_of(book, version).version]
+    found = [item.version for item in book.versions if item.state is KeyState.COMPROMISED]
+    if not found:
+        raise KeyStateError("no version of the key is compromised and still there")
     return found
 
 

@@ -4,35 +4,35 @@ Every task may be done again at any time: it begins with what the ledger says no
 conflicts with whatever was done meanwhile.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import structlog
 
-from hsm_drivers.errors import HsmError, StatementRefusedError
+from hsm_drivers.errors import HsmError, KeyNotFoundError, StatementRefusedError
 from hsm_drivers.ports import KeyLabel, KeyRecord
 from kms.domain.key_book import Due, KeyBook, Task
 from kms.domain.key_records import Key, KeyReservation, KeyVersion
 from kms.domain.records import TenantId
 from kms.services.core import Core
 from kms.services.crls import SERVICE
-from kms.services.errors import KmsError
+from kms.services.errors import KmsError, StateError
 from kms.services.key_commits import KeyCommits, changes_of
 from kms.services.key_destruction import KeyDestruction
-from kms.services.key_making import LABEL_PREFIX, sha256_of, unavailable
+from kms.services.key_making import LABEL_PREFIX, ORPHAN, sha256_of, unavailable
 from kms.services.key_narrowing import Narrowing, signer_operations
 from kms.services.key_orders import KeyOrders
 from kms.services.key_reach import KeyReach
 from kms.services.key_schedules import StraySchedules
-from kms.services.ports import Delete, LedgerUnavailableError, Replace, Unit
+from kms.services.ports import Delete, EventDraft, LedgerUnavailableError, Replace, Unit
 from kms.wire import Committed, EventType
 from policies.key_life import Step, remaining
 
 PAGE = 100
-ORPHAN = "orphan|"
-"""Begins the work of a reservation whose key is to be destroyed."""
 _SECOND = timedelta(seconds=1)
+_DUE_ORDER = ("due", "tenant", "key")
 
 _log = structlog.get_logger()
 
@@ -60,19 +60,34 @@ class KeyUpkeep:
 
         Raises:
             KmsError: The first task that failed; the others were tried all the same.
+            LedgerUnavailableError: The ledger cannot be read.
         """
-        now = self._core.clock.now()
-        found = self._core.ledger.find(Key, order=("due",), before=(now + _SECOND,), limit=PAGE)
         done, failure = 0, None
-        for key in found:
+        for key in self._due_keys():
             try:
                 done += await self._carry_out(key)
-            except (KmsError, LedgerUnavailableError) as error:
+            except Exception as error:  # noqa: BLE001 - one key never keeps the others waiting
                 _log.warning("key.task-failed", key_id=key.key_id, detail=str(error))
+                self._core.observer.refused("key-task-failed")
                 failure = failure or error
-        if failure is not None:
+        if isinstance(failure, KmsError | LedgerUnavailableError):
             raise failure
+        if failure is not None:
+            raise StateError(f"a key cannot take the step that is due: {failure}") from failure
         return done
+
+    def _due_keys(self) -> Iterator[Key]:
+        """Keys with something to do, the longest due first, each of them once."""
+        before = (self._core.clock.now() + _SECOND, "", "")
+        after: tuple[Any, ...] | None = None
+        while True:
+            found = self._core.ledger.find(
+                Key, order=_DUE_ORDER, before=before, after=after, limit=PAGE
+            )
+            yield from found
+            if len(found) < PAGE:
+                return
+            after = (found[-1].due, found[-1].tenant, found[-1].key)
 
     async def reconcile(self) -> int:
         """Hold the signer's keys against the ledger; answer how many had to be seen to.
@@ -150,13 +165,13 @@ class KeyUpkeep:
             KeyReservation, order=("expires",), before=(now + _SECOND,), limit=PAGE
         )
         for item in found:
-            record = held.get(item.label)
-            if record is None or self._book_of(item.label) is not None:
-                # Nothing was made, or a rotation was given up: the next one takes up its key.
-                self._core.ledger.reserve([Delete(item)])
-            elif item.work.startswith(ORPHAN):
-                await self._destroy_orphan(item)
+            record, book = held.get(item.label), self._book_of(item.label)
+            born = book is not None and _version_of(book, item.label) is not None
+            if item.work.startswith(ORPHAN) and not born:
+                await self._destroy_orphan(item, record)
                 seen += 1
+            elif record is None or born:
+                self._core.ledger.reserve([Delete(item)])
             else:
                 await self._begin_orphan(item, record)
                 seen += 1
@@ -166,26 +181,39 @@ class KeyUpkeep:
         """Log it and have it destroyed after the usual delay."""
         due = self._core.clock.now() + self._core.limits.destruction
         await self._core.keys.schedule_destruction(KeyLabel(item.label), due)
-        event = self._core.events.draft(
-            EventType.KEY_ORPHANED,
-            self._core.clock.now(),
-            TenantId(item.tenant),
-            {Committed.ACTOR: SERVICE.name, Committed.KEY: item.key},
-            detail={"label": item.label, "public_key_sha256": sha256_of(record.public_key)},
-        )
+        event = self._orphaned(item, record)
         marked = replace(item, work=ORPHAN + item.label, expires=due + _SECOND)
         unit = Unit((Replace(marked, expected=item),), (event,))
         await self._core.sequencer.commit(unit)
         self._core.observer.orphans(1)
 
-    async def _destroy_orphan(self, item: KeyReservation) -> None:
+    async def _destroy_orphan(self, item: KeyReservation, record: KeyRecord | None) -> None:
+        """Destroy it, and log on which tokens; after a crash in between the signer tells again."""
+        label = KeyLabel(item.label)
         try:
-            await self._core.keys.destroy(KeyLabel(item.label))
+            tokens = await self._core.keys.destroy(label)
+        except KeyNotFoundError:
+            self._core.ledger.reserve([Delete(item)])
+            return
         except StatementRefusedError:
             later = self._core.clock.now() + self._core.limits.destruction
-            await self._core.keys.schedule_destruction(KeyLabel(item.label), later)
+            await self._core.keys.schedule_destruction(label, later)
             return
-        self._core.ledger.reserve([Delete(item)])
+        names = [token or "main" for token in tokens]
+        event = self._orphaned(item, record, destroyed_on=names)
+        await self._core.sequencer.commit(Unit((Delete(item),), (event,)))
+
+    def _orphaned(
+        self, item: KeyReservation, record: KeyRecord | None, **more: list[str]
+    ) -> EventDraft:
+        public_key = b"" if record is None else record.public_key
+        return self._core.events.draft(
+            EventType.KEY_ORPHANED,
+            self._core.clock.now(),
+            TenantId(item.tenant),
+            {Committed.ACTOR: SERVICE.name, Committed.KEY: item.key},
+            detail={"label": item.label, "public_key_sha256": sha256_of(public_key), **more},
+        )
 
     def _book_of(self, label: str) -> KeyBook | None:
         """The key that a label names, if the ledger has it."""

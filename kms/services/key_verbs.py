@@ -111,8 +111,12 @@ def _sign(book: KeyBook, item: Item) -> Asked:
     call: ServiceCall
     if item.digest is not None:
         call = SignDigest(_label(version), check_digest(version, item))
+    elif item.message is not None:
+        call = SignMessage(_label(version), item.message)
     else:
-        call = SignMessage(_label(version), item.message or b"")
+        raise InputError(
+            "give a message or a digest; the empty message is to be said", field="message"
+        )
     return Asked(version, call, item, _told(version, "signature"))
 
 

@@ -99,7 +99,7 @@ def keep_archive(home: Home, folder: Path) -> None:
     archive(home, "rotate", SLOT)
     second = sealed(home, folder / "second.cms")
     assert opened(home, first, folder / "1.txt") == (0, LETTER)
-    archive(home, "destroy", SLOT, "--version", "1", "--yes")
+    archive(home, "destroy", SLOT, "--version", "1", "--confirm", SLOT)
     wait_for(lambda: _state(home, 1) == "destroyed", 90, "version 1 is not destroyed")
     status, said = opened(home, first, folder / "gone.txt")
     assert status == 1

@@ -82,7 +82,7 @@ def test_destroyed_and_told_so(service: Service, owner: Client):
     key_id = good(owner, "/v1/keys", body)["key_id"]
     good(owner, "/v1/keys/gone/mac", {"message": ""})
     with Client(service.home, OFFICER) as officer:
-        good(officer, "/v1/keys/gone/deactivate", {"tenant": TENANT})
+        good(officer, "/v1/keys/gone/deactivate", {"tenant": TENANT, "confirm": "gone"})
         good(officer, "/v1/keys/gone/destroy", {"tenant": TENANT, "confirm": "gone"})
 
     def state() -> bool:

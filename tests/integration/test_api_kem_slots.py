@@ -69,7 +69,11 @@ async def test_a_whole_life(made: Site):
     changed = await good(owner, f"{SLOT}/rotate", status=201)
     key_answers.KeyChangedAnswer.model_validate(changed)
     for step in ("suspend", "resume", "deactivate"):
-        changed = await good(owner, f"{SLOT}/{step}", {"version": 2})
+        changed = await good(
+            owner,
+            f"{SLOT}/{step}",
+            {"version": 2, **({"confirm": "archive"} if step == "deactivate" else {})},
+        )
         key_answers.KeyChangedAnswer.model_validate(changed)
     body = {"tenant": TENANT, "reason": "court order 7 O 12/26"}
     key_answers.KeyChangedAnswer.model_validate(await good(officer, f"{SLOT}/hold", body))
@@ -84,7 +88,7 @@ async def test_a_whole_life(made: Site):
     )
     await good(owner, f"{SLOT}/destroy", {"confirm": "archive"})
     await good(owner, f"{SLOT}/cancel-destruction")
-    lost = await good(owner, f"{SLOT}/compromise", {"version": 1})
+    lost = await good(owner, f"{SLOT}/compromise", {"version": 1, "confirm": "archive"})
     key_answers.KeyCompromisedAnswer.model_validate(lost)
     assert await problem(owner, f"{SLOT}/open", asked(envelope)) == (409, "key-compromised")
     uses = (await owner.get(f"{SLOT}/uses")).json()

@@ -62,11 +62,15 @@ async def test_a_whole_life_by_its_owner(made: Site):
     )
     assert opened == {"version": 1, "plaintext": b64(b"text")}
     for step, state in [("suspend", "suspended"), ("resume", "active"), ("deactivate", None)]:
-        changed = await good(owner, f"/v1/keys/k/{step}", {"version": 2})
+        changed = await good(
+            owner,
+            f"/v1/keys/k/{step}",
+            {"version": 2, **({"confirm": "k"} if step == "deactivate" else {})},
+        )
         answers.KeyChangedAnswer.model_validate(changed)
         assert changed["versions"][1]["state"] == (state or "deactivated")
     answers.KeyTouches.model_validate((await owner.get("/v1/keys/k/touches")).json())
-    lost = await good(owner, "/v1/keys/k/compromise", {"version": 1})
+    lost = await good(owner, "/v1/keys/k/compromise", {"version": 1, "confirm": "k"})
     answers.KeyCompromisedAnswer.model_validate(lost)
     assert await problem(owner, "/v1/keys/k/destroy", {"confirm": "j"}) == (
         422,

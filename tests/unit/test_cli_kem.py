@@ -43,12 +43,20 @@ CHANGES: list[tuple[str, str, dict[str, Any]]] = [
     ("rotate archive --tenant m", "rotate", {"tenant": "m"}),
     ("suspend archive", "suspend", {}),
     ("resume archive --version 2", "resume", {"version": 2}),
-    ("deactivate archive --version 1 --yes", "deactivate", {"version": 1}),
-    ("destroy archive --version 1 --yes", "destroy", {"confirm": "archive", "version": 1}),
+    (
+        "deactivate archive --version 1 --confirm archive",
+        "deactivate",
+        {"confirm": "archive", "version": 1},
+    ),
+    (
+        "destroy archive --version 1 --confirm archive",
+        "destroy",
+        {"confirm": "archive", "version": 1},
+    ),
     ("cancel-destruction archive", "cancel-destruction", {}),
     ("hold archive --reason order", "hold", {"reason": "order"}),
     ("release archive --reason over", "release", {"reason": "over"}),
-    ("compromise archive --yes", "compromise", {}),
+    ("compromise archive --confirm archive", "compromise", {"confirm": "archive"}),
 ]
 
 

@@ -33,7 +33,21 @@ def test_a_key_is_made_by_purpose(cli: Cli):
         (["rotate"], "rotate", {}),
         (["suspend", "--version", "2"], "suspend", {"version": 2}),
         (["resume"], "resume", {}),
-        (["deactivate", "--tenant", "interior"], "deactivate", {"tenant": "interior"}),
+        (
+            ["deactivate", "--confirm", "room-archive", "--tenant", "interior"],
+            "deactivate",
+            {"confirm": "room-archive", "tenant": "interior"},
+        ),
+        (
+            ["compromise", "--confirm", "room-archive"],
+            "compromise",
+            {"confirm": "room-archive"},
+        ),
+        (
+            ["recover", "--until", "2027-01-31T08:00:00Z"],
+            "recover",
+            {"until": "2027-01-31T08:00:00Z"},
+        ),
         (["activate"], "activate", {}),
         (["cancel-destruction"], "cancel-destruction", {}),
         (["destroy", "--confirm", "room-archive"], "destroy", {"confirm": "room-archive"}),
@@ -48,9 +62,11 @@ def test_steps_say_what_was_said(cli: Cli, command: list[str], verb: str, body: 
     assert "AES-256-GCM" in done.out
 
 
-def test_nothing_is_destroyed_under_another_name(cli: Cli):
+@pytest.mark.parametrize("group", ["key", "kem"])
+@pytest.mark.parametrize("verb", ["destroy", "deactivate", "compromise"])
+def test_nothing_ends_under_another_name(cli: Cli, group: str, verb: str):
     for options in (["--confirm", "room"], ["--confirm", "", "--json"], ["--json"]):
-        done = cli.remote("key", "destroy", "room-archive", *options)
+        done = cli.remote(group, verb, "room-archive", *options)
         assert done.status == 2, done
     assert cli.service.bodies() == []
 
