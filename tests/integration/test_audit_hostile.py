@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kms.audit.assessment import Assessment, Given, assess
 from kms.audit.details import DETAIL
+from kms.audit.findings import Failure, event
 from kms.audit.layout import Record
 from kms.wire import EventType, timestamp
 from policies.policy import shipped
@@ -64,12 +65,46 @@ plausible: st.SearchStrategy[Any] = st.sampled_from(
 )
 
 
+FITTING: dict[str, Any] = {
+    "activates": timestamp(START),
+    "algorithm": "AES-256-GCM",
+    "at": timestamp(START),
+    "attributes": {"sensitive": True, "extractable": False},
+    "delay_seconds": 0,
+    "key": KEY,
+    "label": f"s-{KEY}-3",
+    "operation": "encrypt",
+    "operations": ["decrypt"],
+    "originator_end": None,
+    "previous": {"origin": "log.interior.example/1", "size": 1, "root": ""},
+    "protection": "token",
+    "public_key_sha256": "00" * 32,
+    "purpose": "encryption",
+    "purposes": ["encryption"],
+    "quorum": 2,
+    "recipient_end": None,
+    "recover_until": None,
+    "settings": {"originator_days": 730, "recipient_days": 1825},
+    "shares": 3,
+    "since": timestamp(START),
+    "size": 1,
+    "tokens": ["main"],
+    "until": timestamp(START),
+    "uses": {"1": 1},
+    "version": 1,
+}
+"""What is told of a life that is; other members fit as any text does."""
+FURTHER = ("identity_domain", "role", "kept", "tbs_sha256")
+
+
 def details(kind: EventType) -> st.SearchStrategy[dict[str, Any]]:
-    """Of members that are known and of others; of values that could be and that could not."""
-    known = {*DETAIL.get(kind, ()), "recover_until", "identity_domain", "role", "kept"}
-    value = plausible | anything
-    given_names = st.fixed_dictionaries({}, optional=dict.fromkeys(sorted(known), value))
-    return given_names | st.dictionaries(st.text(max_size=8), anything, max_size=3)
+    """One that fits but for two members; or any."""
+    names = sorted({*DETAIL.get(kind, ()), *FURTHER})
+    fits = {name: FITTING.get(name, "root") for name in DETAIL.get(kind, ())}
+    wrong = st.dictionaries(st.sampled_from(names), plausible | anything, max_size=2)
+    return wrong.map(lambda told: fits | told) | st.dictionaries(
+        st.text(max_size=8), anything, max_size=3
+    )
 
 
 events = st.sampled_from(EventType).flatmap(lambda kind: st.tuples(st.just(kind), details(kind)))
@@ -114,10 +149,12 @@ def test_any_detail_of_any_event_has_findings_and_no_exception(
 @pytest.mark.parametrize("kind", DETAIL)
 def test_what_is_of_another_kind_is_found(kind: EventType) -> None:
     """A list of objects is what no member is: nor can it be put in a set."""
+    begin = len(living().log.leaves)
     result = audited(*((kind, {name: [{}]}) for name in DETAIL[kind]))
-    told = {failure.message for check in result.checks for failure in check.failures}
-    expected = {f"{kind}: detail {name!r} is missing or malformed" for name in DETAIL[kind]}
-    assert expected <= told
+    told = {failure for check in result.checks for failure in check.failures}
+    for index, name in enumerate(DETAIL[kind], begin):
+        message = f"{kind}: detail {name!r} is missing or malformed"
+        assert Failure(event(index), message) in told
 
 
 def test_a_true_is_no_number_and_a_null_no_text() -> None:
