@@ -196,7 +196,13 @@ def restored(place: Path) -> set[str]:
     return {name for name in names if not name.startswith(".") and not name.endswith("lock")}
 
 
-@pytest.mark.parametrize("call", ["fsync", "mkdir", "rename"])
+SLOW = pytest.mark.slow
+"""Renaming puts in place, and its faults are tried every time."""
+
+
+@pytest.mark.parametrize(
+    "call", ["rename", pytest.param("fsync", marks=SLOW), pytest.param("mkdir", marks=SLOW)]
+)
 def test_a_full_disk_leaves_nothing_of_a_restore(
     made: Kept, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:

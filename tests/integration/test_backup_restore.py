@@ -199,6 +199,7 @@ async def test_what_was_erased_is_not_in_it(tmp_path: Path) -> None:
             assert b"grace.of.the.vanished" not in (found.directory / "ledger").read_bytes()
 
 
+@pytest.mark.slow
 async def test_taken_under_load_it_is_of_one_moment(tmp_path: Path) -> None:
     """Whatever happens meanwhile: the copy of the signer's memory is never behind the ledger's."""
     async with kept(tmp_path) as made:
