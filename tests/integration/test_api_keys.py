@@ -166,10 +166,25 @@ async def test_another_tenants_key_is_not_there(made: Site):
         for body in (item, {**item, "tenant": TENANT}):
             assert await problem(stranger, f"/v1/keys/k/{verb}", body) == (404, "not-found")
     for step in ("rotate", "suspend", "compromise", "cancel-destruction"):
-        assert await problem(stranger, f"/v1/keys/k/{step}", {"tenant": TENANT}) == (
+        named = {"confirm": "k"} if step == "compromise" else {}
+        assert await problem(stranger, f"/v1/keys/k/{step}", {"tenant": TENANT, **named}) == (
             404,
             "not-found",
         )
+
+
+async def test_what_has_no_way_back_takes_the_name_and_recovery_an_officer(made: Site):
+    owner, officer = made.caller("messenger"), made.caller("officer")
+    await create(owner, "k", "mac")
+    for step in ("deactivate", "compromise"):
+        path = f"/v1/keys/k/{step}"
+        assert await problem(owner, path, {"confirm": "j"}) == (422, "confirmation-missing")
+        assert (await problem(owner, path, {}))[0] == 422
+    await good(owner, "/v1/keys/k/compromise", {"confirm": "k"})
+    until = {"until": "2026-12-01T00:00:00Z", "tenant": TENANT}
+    assert (await problem(owner, "/v1/keys/k/recover", until))[0] == 403
+    changed = await good(officer, "/v1/keys/k/recover", until)
+    assert changed["versions"][0]["recover_until"] == until["until"]
 
 
 async def test_auditors_read_no_keys_and_officers_use_none_unasked(made: Site):

@@ -2,6 +2,7 @@
 
 import secrets
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from kms.domain.key_records import Key, LogUses
@@ -83,6 +84,16 @@ async def compromise_key(made: World) -> Act:
     request = made.call("compromise", name)
     steps.touches(steps.managed(SERVER, TENANT, name), [1])
     return once(made, request, lambda: steps.compromise(request, TENANT, name, None, None, None))
+
+
+@covers("keys.steps.recover")
+async def recover_key(made: World) -> Act:
+    name, steps = await _key(made), made.services.keys.steps
+    losing = made.call("compromise", name)
+    await steps.compromise(losing, TENANT, name, None, None, None)
+    until = made.clock.now() + timedelta(days=1)
+    request = made.call("recover", name, who=OFFICER)
+    return once(made, request, lambda: steps.recover(request, TENANT, name, None, until))
 
 
 @covers("keys.destruction.schedule")
