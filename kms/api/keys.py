@@ -160,6 +160,7 @@ async def resume_key(asked: Asking, key: Named) -> Response:
 )
 async def deactivate_key(asked: Asking, key: Named) -> Response:
     """Deactivate a key: from now on it only undoes and checks. There is no way back."""
+    asked.require(Action.USE_KEYS)
     body = asked.read(schemas.ConfirmedBody)
     tenant = _managing(asked, body.tenant)
     body.check(key)
@@ -178,6 +179,7 @@ async def deactivate_key(asked: Asking, key: Named) -> Response:
 )
 async def compromise_key(asked: Asking, key: Named) -> Response:
     """Hold a key to be compromised; the answer tells what that touches."""
+    asked.require(Action.USE_KEYS)
     body = asked.read(schemas.CompromiseBody)
     tenant = _managing(asked, body.tenant)
     body.check(key)
@@ -196,6 +198,7 @@ async def compromise_key(asked: Asking, key: Named) -> Response:
 )
 async def recover_key(asked: Asking, key: Named) -> Response:
     """Have a compromised key open until then what was sealed for it. Officers alone may."""
+    asked.require(Action.USE_KEYS)
     body = asked.read(schemas.RecoveryBody)
     tenant = _managing(asked, body.tenant)
     return await asked.once(

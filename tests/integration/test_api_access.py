@@ -52,7 +52,7 @@ ALLOWED: dict[tuple[str, str], set[str]] = {
     ("POST", "/v1/authorities/nothing/crl"): {OFFICER},
 }
 _STEPS = [
-    *("rotate", "activate", "suspend", "resume", "deactivate", "compromise"),
+    *("rotate", "activate", "suspend", "resume", "deactivate", "compromise", "recover"),
     *("destroy", "cancel-destruction", "permit"),
 ]
 _OF_KEYS = [

@@ -35,7 +35,7 @@ async def made(tmp_path: Path) -> AsyncIterator[World]:
 async def create(made: World, name: str = NAME, **order: Any) -> None:
     purpose = order.pop("purpose", KeyPurpose.ENCRYPTION)
     wanted = KeyOrder(name, purpose, **order)
-    await made.services.keys.orders.create(made.call("keys", name), TENANT, wanted)
+    await made.services.keys.orders.create(made.call("keys", name, name), TENANT, wanted)
 
 
 async def rotate(made: World, name: str = NAME, after: timedelta | None = None) -> None:
@@ -227,6 +227,7 @@ async def test_a_hold_that_comes_too_late_does_not_hide_the_destruction(
     monkeypatch.setattr(made.services.core.keys, "destroy", destroy_slowly, raising=True)
     assert await made.services.keys.upkeep.carry_out_due() == 1
     assert states(made) == [KeyState.DESTROYED]
+    assert len(details(made, "key.held")) == 1
 
 
 async def test_a_resumed_version_does_not_stand_beside_its_successor(made: World):
