@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import TypeVar
 
 import structlog
@@ -80,6 +80,8 @@ CHECKERS: dict[Purpose, StatementChecker] = {
 """What the signer checks statements with; drivers know nothing of X.509 or of logs."""
 
 PROBE_SECONDS = 2.0
+TOKENS_SECONDS = 15.0
+"""How long a local command waits for tokens whose processes have just been started."""
 
 T = TypeVar("T")
 
@@ -168,6 +170,34 @@ def probe(path: Path) -> bool:
         return True
 
     return asyncio.run(ask())
+
+
+class TokensProbe:
+    """`probe` for a local command, which cannot try again later as a service does.
+
+    It says yes once the signer answers and each token does, or has had its time to.
+    """
+
+    def __init__(self) -> None:
+        self._until: float | None = None
+
+    def __call__(self, path: Path) -> bool:
+        """Whether the command may begin."""
+        well = asyncio.run(self._ask(path))
+        if well is None:
+            return False
+        if self._until is None:
+            self._until = monotonic() + TOKENS_SECONDS
+        return well or monotonic() > self._until
+
+    async def _ask(self, path: Path) -> bool | None:
+        client = SignerClient(path, timeout=PROBE_SECONDS)
+        try:
+            return all(token.healthy for token in await client.tokens())
+        except HsmError:
+            return None
+        finally:
+            await client.aclose()
 
 
 def build_core(
@@ -291,7 +321,7 @@ async def local_services(settings: Settings, pin: Pin) -> AsyncIterator[Services
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(home_lock(settings))
-        started = temporary_signer(settings, pin, probe, ceremony=False)
+        started = temporary_signer(settings, pin, TokensProbe(), ceremony=False)
         path = await asyncio.to_thread(stack.enter_context, started)  # it probes in its own loop
         async with open_services(settings, path, Silent()) as services:
             await services.upkeep.recover()
@@ -410,7 +440,7 @@ def _in_ceremony(settings: Settings, pin: Pin, work: Callable[[Path], Awaitable[
     async def run(path: Path) -> T:
         return await work(path)
 
-    with home_lock(settings), temporary_signer(settings, pin, probe, ceremony=True) as path:
+    with home_lock(settings), temporary_signer(settings, pin, TokensProbe(), ceremony=True) as path:
         return asyncio.run(run(path))
 
 

@@ -59,14 +59,14 @@ class _Drivers(logging.Handler):
 
 
 class _Lines:
-    """Writes lines and never fails: where the disk under the log is full, the service goes on."""
+    """Writes lines and never fails: on a full disk or a closed stream, the service goes on."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
     def msg(self, line: str) -> None:
         """Write one line."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             self._out.write(line + "\n")
             self._out.flush()
 

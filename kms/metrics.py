@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from hsm_drivers.ports import SignerHealth
+from hsm_drivers.ports import Operation, SignerHealth
 from kms.services.facade import Services
 from kms.services.ports import LedgerUnavailableError
 from kms.services.token_watch import OWN
@@ -326,7 +326,9 @@ def _service_keys(health: SignerHealth | None) -> tuple[Metric, Metric]:
     keys = GaugeMetricFamily("kms_signer_service_keys", "Service keys that the signer serves.")
     if health is not None:
         keys.add_metric([], health.service.keys)
-        for operation, made, failed in health.service.calls:
+        seen = {operation: (made, failed) for operation, made, failed in health.service.calls}
+        for operation in Operation:
+            made, failed = seen.get(operation, (0, 0))
             calls.add_metric([operation, "ok"], made - failed)
             calls.add_metric([operation, "refused"], failed)
     return calls, keys

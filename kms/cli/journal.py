@@ -91,7 +91,7 @@ def find_orphans(settings: Settings, pin_fd: PinFdOption = None) -> Shown:
 @contextlib.contextmanager
 def _signer(settings: Settings, pin_fd: int | None) -> Iterator[Path]:
     """The running signer's socket, or that of one that is started for this."""
-    from kms.bootstrap import probe  # noqa: PLC0415 - remote commands start faster
+    from kms.bootstrap import TokensProbe  # noqa: PLC0415 - remote commands start faster
     from kms.processes.signer_process import temporary_signer  # noqa: PLC0415 - as above
 
     with contextlib.ExitStack() as stack:
@@ -102,7 +102,7 @@ def _signer(settings: Settings, pin_fd: int | None) -> Iterator[Path]:
             return
         pin = obtain_pin(settings, pin_fd=pin_fd)
         stack.callback(pin.clear)
-        yield stack.enter_context(temporary_signer(settings, pin, probe, ceremony=False))
+        yield stack.enter_context(temporary_signer(settings, pin, TokensProbe(), ceremony=False))
 
 
 async def _sealed(socket: Path) -> Sealed:

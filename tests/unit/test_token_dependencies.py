@@ -6,9 +6,10 @@ from pathlib import Path
 
 PROGRAM = """
 import importlib, sys
+before = {"sitecustomize"} | set(sys.modules)  # Debian's
 for name in sys.argv[1:]:
     importlib.import_module(name)
-print(*{name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names))
+print(*{name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names) - before)
 """
 MODULES = ("hsm_drivers.pkcs11", "hsm_drivers.token_process", "hsm_drivers.vendor")
 ALLOWED = {"hsm_drivers", "policies", "pkcs11", "asn1crypto", "msgspec", "typing_extensions"}

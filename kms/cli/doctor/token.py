@@ -104,7 +104,7 @@ def _running(settings: Settings) -> Answers:
 
 def _own(settings: Settings, pin_fd: int | None) -> Answers:
     """One attempt with the PIN, by a signer of our own."""
-    from kms.bootstrap import probe  # noqa: PLC0415 - remote commands start faster
+    from kms.bootstrap import TokensProbe  # noqa: PLC0415 - remote commands start faster
     from kms.processes.home import home_lock  # noqa: PLC0415 - beside the above
     from kms.processes.signer_process import temporary_signer  # noqa: PLC0415 - beside the above
 
@@ -112,7 +112,7 @@ def _own(settings: Settings, pin_fd: int | None) -> Answers:
     try:
         with (
             home_lock(settings),
-            temporary_signer(settings, pin, probe, ceremony=False) as path,
+            temporary_signer(settings, pin, TokensProbe(), ceremony=False) as path,
         ):
             return asyncio.run(_answers(path))
     finally:
