@@ -43,7 +43,7 @@ from hsm_drivers.ports import (
 from hsm_drivers.rates import Rates
 from hsm_drivers.reach import away, refuse_unreachable
 from hsm_drivers.replicas import Replicas, signing_places
-from hsm_drivers.service_keys import RESERVED_PREFIXES, ServiceKeyring, ServiceLimits
+from hsm_drivers.service.keyring import RESERVED_PREFIXES, ServiceKeyring, ServiceLimits
 from hsm_drivers.state import SignerState
 from hsm_drivers.tokens import Job, Tokens
 from hsm_drivers.verification import Signed, Verification, verifiable

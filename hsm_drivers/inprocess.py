@@ -20,7 +20,7 @@ from hsm_drivers.ports import (
     StatementChecker,
     TokenStatus,
 )
-from hsm_drivers.service_keys import ServiceLimits
+from hsm_drivers.service.keyring import ServiceLimits
 from hsm_drivers.state import SignerState
 from hsm_drivers.tokens import SingleToken
 

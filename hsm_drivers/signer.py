@@ -31,7 +31,7 @@ from hsm_drivers.core import SignerCore, utc_now
 from hsm_drivers.errors import HsmError, UnsupportedError
 from hsm_drivers.ports import KeySpec, Purpose, Statement, StatementChecker
 from hsm_drivers.rates import Rates
-from hsm_drivers.service_keys import ServiceLimits
+from hsm_drivers.service.keyring import ServiceLimits
 from hsm_drivers.state import SignerState
 from hsm_drivers.stopping import stop_signals
 from hsm_drivers.tokens import Tokens

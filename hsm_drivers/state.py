@@ -8,7 +8,7 @@ rolled back to yesterday is noticed because this memory is not.
     heads.json   last head signed, per log origin in the order of their beginnings
     crls.json    last CRL signed, per key
     journal      see `hsm_drivers.journal`
-    keys/        see `hsm_drivers.service_store`
+    keys/        see `hsm_drivers.service.store`
 
 The JSON files are replaced whole: a new file is written, synced and renamed over the old one, and
 the directory synced, so that a crash leaves the old or the new, never a part. `crls.json` is read
@@ -29,7 +29,7 @@ from hsm_drivers.errors import KeyNotFoundError, TokenFailureError, TokenUnavail
 from hsm_drivers.journal import MAX_BATCH, Journal
 from hsm_drivers.memory import Draft, SignedCrl, SignedHead, crl_number
 from hsm_drivers.ports import Head, JournalEntry, KeyLabel, KeyRecord, Purpose
-from hsm_drivers.service_store import ServiceStore
+from hsm_drivers.service.store import ServiceStore
 
 _log = logging.getLogger(__name__)
 

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
-from hsm_drivers import token_frames as frames
 from hsm_drivers.calls import TokenCall, perform
 from hsm_drivers.errors import (
     HsmError,
@@ -35,6 +34,7 @@ from hsm_drivers.framing import FrameBuffer, FrameError, encode
 from hsm_drivers.hardening import HardeningError, die_with, harden
 from hsm_drivers.login import GatedPin, LoginGate
 from hsm_drivers.pin import Pin
+from hsm_drivers.pool import frames
 from hsm_drivers.ports import Driver, KeyLabel
 from hsm_drivers.stopping import stop_signals
 from hsm_drivers.vendor import Profile, ProfileError, Remedy, called, remedy_of

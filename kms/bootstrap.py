@@ -54,7 +54,7 @@ from kms.services.epochs import Loss, continue_log, find_loss, open_next_epoch
 from kms.services.errors import SignerUnavailableError
 from kms.services.events import EventFactory
 from kms.services.facade import Services, compose
-from kms.services.key_specs import make_cosigner
+from kms.services.keys.specs import make_cosigner
 from kms.services.observing import Observer, Silent
 from kms.services.ports import Clock, Ledger, LedgerUnavailableError
 from kms.services.sequencer import Sequencer
@@ -471,7 +471,7 @@ def signing_rates(settings: Settings) -> dict[Purpose, int]:
 def run_signer(arguments: argparse.Namespace) -> int:
     """Own the token and serve statements until SIGTERM; answers the exit status."""
     from hsm_drivers.rates import HOUR, Rates  # noqa: PLC0415 - P6: in the signer's branch alone
-    from hsm_drivers.service_keys import ServiceLimits  # noqa: PLC0415 - as above
+    from hsm_drivers.service.keyring import ServiceLimits  # noqa: PLC0415 - as above
     from hsm_drivers.signer import serve  # noqa: PLC0415 - as above
     from hsm_drivers.state import SignerState  # noqa: PLC0415 - as above
     from kms.processes.opening import open_tokens  # noqa: PLC0415 - as above

@@ -18,10 +18,10 @@ from kms.domain.authorisation import Action
 from kms.domain.records import TenantId
 from kms.services.answers import Answer
 from kms.services.idempotency import Call
-from kms.services.kem_slots import KemSlots
-from kms.services.key_lookup import use_document
-from kms.services.key_orders import KeyOrder
-from kms.services.slot_verbs import SLOT_VERBS
+from kms.services.keys.lookup import use_document
+from kms.services.keys.orders import KeyOrder
+from kms.services.slots.composed import KemSlots
+from kms.services.slots.verbs import SLOT_VERBS
 from policies.key_life import KeyPurpose, Step
 
 router = APIRouter(tags=["kem slots"])

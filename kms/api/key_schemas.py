@@ -10,7 +10,7 @@ from kms.api.schemas import PAGE, TenantQuery, described
 from kms.api.validation import NameText, PrincipalText, SlotText, TenantText, decoded
 from kms.domain.key_records import LogUses
 from kms.services.errors import ConfirmationError
-from kms.services.key_orders import KeySettings
+from kms.services.keys.orders import KeySettings
 from kms.wire import WireError, parse_timestamp
 from policies.decisions import Protection
 from policies.key_life import MAX_DAYS, KeyPurpose

@@ -16,7 +16,7 @@ from kms.api.key_schemas import (
 )
 from kms.api.schemas import MAX_BATCH, described
 from kms.api.validation import TenantText
-from kms.services.key_verbs import Item
+from kms.services.keys.verbs import Item
 
 _MADE_BY = "Of the version that made it; the current one if left out."
 

@@ -15,8 +15,8 @@ from kms.api.schemas import TenantQuery
 from kms.api.validation import validated
 from kms.domain.authorisation import Action
 from kms.services.errors import InputError, KmsError
-from kms.services.key_use import KeyUse
-from kms.services.key_verbs import VERBS, Item, Verb
+from kms.services.keys.use import KeyUse
+from kms.services.keys.verbs import VERBS, Item, Verb
 
 router = APIRouter(tags=["key uses"])
 Handler = Callable[[Asked, str], Awaitable[Response]]

@@ -13,9 +13,9 @@ from kms.api.validation import PrincipalText
 from kms.domain.authorisation import Action
 from kms.domain.records import TenantId
 from kms.services.errors import InputError
-from kms.services.key_lookup import use_document
-from kms.services.key_orders import KeyOrder
-from kms.services.key_steps import numbers_of
+from kms.services.keys.lookup import use_document
+from kms.services.keys.orders import KeyOrder
+from kms.services.keys.steps import numbers_of
 from policies.key_life import KeyPurpose, Step
 
 router = APIRouter(tags=["keys"])

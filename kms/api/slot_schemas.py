@@ -9,8 +9,8 @@ from kms.api.key_use_schemas import bodies_of
 from kms.api.schemas import described
 from kms.api.validation import NameText, PrincipalText, SlotText, TenantText
 from kms.domain.key_records import LogUses
-from kms.services.kem_slots import ARCHIVE
-from kms.services.key_orders import KeySettings
+from kms.services.keys.orders import KeySettings
+from kms.services.slots.composed import ARCHIVE
 
 MAX_REASON = 500
 

@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from kms.api import exchange as exchanges
 from kms.api.identity import PeerIdentity
 from kms.domain.authorisation import Caller
-from kms.services.key_verbs import VERBS
-from kms.services.slot_verbs import SLOT_VERBS
+from kms.services.keys.verbs import VERBS
+from kms.services.slots.verbs import SLOT_VERBS
 from kms.services.turns import Admission, CallClass
 
 _KNOWN = {

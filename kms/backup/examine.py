@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hsm_drivers.errors import HsmError
 from hsm_drivers.ports import Head, KeyLabel
-from hsm_drivers.service_store import Destroyed
+from hsm_drivers.service.store import Destroyed
 from hsm_drivers.state import SignerState
 from kms.backup.collect import LEDGER
 from kms.backup.format import KeyEntry, LogEntry, Manifest

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from hsm_drivers.ports import KeyRecord
-from hsm_drivers.service_store import Held
+from hsm_drivers.service.store import Held
 from hsm_drivers.state import SignerState
 from kms.backup.format import KeyEntry
 from policies.decisions import Protection

@@ -16,10 +16,10 @@ from time import monotonic, sleep
 from typing import Self
 
 from hsm_drivers.hardening import close_to_inspection, forbid_core_dumps
-from hsm_drivers.pool import Place, PoolOfTokens
+from hsm_drivers.pool.link import Link
+from hsm_drivers.pool.tokens import Place, PoolOfTokens
 from hsm_drivers.ports import Driver
 from hsm_drivers.surveys import MAX_SURVEY, Survey, SurveyError, decode
-from hsm_drivers.token_link import Link
 from kms.config import ConfigError, child_environment
 from kms.processes.accounts import Separation, package_root
 from kms.processes.children import STOP_GRACE, Backoff, ChildState

@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from hsm_drivers.pin import Pin
-from hsm_drivers.pool import Place, PoolOfTokens
+from hsm_drivers.pool.link import Link
+from hsm_drivers.pool.tokens import Place, PoolOfTokens
 from hsm_drivers.ports import KeyLabel, KeyRecord
-from hsm_drivers.service_store import Held
+from hsm_drivers.service.store import Held
 from hsm_drivers.state import SignerState
-from hsm_drivers.token_link import Link
 from hsm_drivers.tokens import SingleToken, Tokens
 from hsm_drivers.vendor import ProfileError, called
 from kms.config import ConfigError

@@ -37,7 +37,7 @@ from kms.services.core import ROOT, Core, sign_all
 from kms.services.cosigner import COSIGNER_PURPOSE
 from kms.services.crls import Crls
 from kms.services.errors import AlgorithmRefusedError, KmsError, StateError
-from kms.services.key_specs import authority_spec, find_key, make_log_key
+from kms.services.keys.specs import authority_spec, find_key, make_log_key
 from kms.services.ports import Change, Conflict, EventDraft, Insert, Ledger, Replace, Unit
 from kms.tlog.notes import vkey
 from kms.wire import Committed, EventType, LeafCertificate, serial_hex

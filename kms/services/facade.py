@@ -14,13 +14,13 @@ from kms.services.enrolment_orders import EnrolmentOrders
 from kms.services.enrolment_proofs import EnrolmentProofs
 from kms.services.idempotency import Idempotency
 from kms.services.infrastructure import Infrastructure
-from kms.services.kem_slots import KemSlots, compose_slots
 from kms.services.key_checks import KeyChecks
-from kms.services.keys import Keys, compose_keys
+from kms.services.keys.composed import Keys, compose_keys
 from kms.services.lookup import Lookup
 from kms.services.principals import Principals
 from kms.services.readiness import Readiness
 from kms.services.revocation import Revocation
+from kms.services.slots.composed import KemSlots, compose_slots
 from kms.services.upkeep import Upkeep
 from kms.tlog.checkpoint import parse_checkpoint
 from kms.tlog.notes import parse_note

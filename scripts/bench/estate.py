@@ -23,7 +23,7 @@ from places import MODULE, BenchError, Site, make_site, make_token, running, ser
 from rows import percentile
 
 from hsm_drivers.calls import SignCall
-from hsm_drivers.pool import PoolOfTokens
+from hsm_drivers.pool.tokens import PoolOfTokens
 from hsm_drivers.ports import KeyLabel
 from hsm_drivers.tokens import Job, drained
 from kms.config import load, parse

@@ -36,7 +36,7 @@ from hsm_drivers.operations import (
     WrapKey,
 )
 from hsm_drivers.ports import Operation, ServiceKeys
-from hsm_drivers.service_keys import ServiceLimits
+from hsm_drivers.service.keyring import ServiceLimits
 from hsm_drivers.software import SoftwareDriver
 from hsm_drivers.state import SignerState
 from policies.decisions import Protection

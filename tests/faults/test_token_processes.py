@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from hsm_drivers.errors import TokenUnavailableError
-from hsm_drivers.pool import PoolOfTokens
+from hsm_drivers.pool.tokens import PoolOfTokens
 from hsm_drivers.ports import KeyLabel
 from tests.support import estate
 from tests.support.estate import Estate, call, clone, eventually, signing

@@ -13,8 +13,8 @@ from cryptography.x509.oid import NameOID
 from kms.api.app import FAMILIES
 from kms.domain.records import SYSTEM_TENANT, Role
 from kms.services.access import STALE_SECONDS
-from kms.services.key_verbs import VERBS
-from kms.services.slot_verbs import SLOT_VERBS
+from kms.services.keys.verbs import VERBS
+from kms.services.slots.verbs import SLOT_VERBS
 from kms.wire import unb64
 from tests.support.api import OTHER, TENANT, Site, csr_of, site
 from tests.support.flow import IDENTITY, enrol, new_device

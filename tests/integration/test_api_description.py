@@ -17,7 +17,7 @@ from kms.api import (
     schemas,
 )
 from kms.api.app import FAMILIES
-from kms.services.slot_verbs import SLOT_VERBS
+from kms.services.slots.verbs import SLOT_VERBS
 from tests.support.described import session
 from tests.support.tls_site import Running, running
 

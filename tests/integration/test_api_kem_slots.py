@@ -14,7 +14,7 @@ from kms.api.turns import class_of
 from kms.device.sealing import MAX_MESSAGE, seal_envelope, seal_message
 from kms.device.slots import SlotVersion, verify_slot
 from kms.domain.records import Role
-from kms.services.slot_verbs import SLOT_VERBS
+from kms.services.slots.verbs import SLOT_VERBS
 from kms.services.turns import CallClass
 from kms.wire import b64, unb64
 from pki.cms import detached, parse_envelope

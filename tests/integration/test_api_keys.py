@@ -15,7 +15,7 @@ from kms.api import key_answers as answers
 from kms.api.turns import class_of
 from kms.domain.key_records import Key
 from kms.domain.records import Role
-from kms.services.key_verbs import VERBS
+from kms.services.keys.verbs import VERBS
 from kms.services.turns import CallClass
 from kms.wire import b64
 from tests.support.api import TENANT, Session, Site, site

@@ -12,8 +12,8 @@ from kms.audit.names import Names
 from kms.audit.replay import check_events, replay
 from kms.domain.key_records import LogUses
 from kms.domain.records import Event
-from kms.services.key_orders import KeyOrder, KeySettings
-from kms.services.key_verbs import VERBS, Item
+from kms.services.keys.orders import KeyOrder, KeySettings
+from kms.services.keys.verbs import VERBS, Item
 from kms.wire import EventType, timestamp
 from policies.key_life import CRYPTOPERIODS, KeyPurpose, Step
 from policies.policy import shipped

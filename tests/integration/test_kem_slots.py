@@ -27,9 +27,9 @@ from kms.domain.records import (
 )
 from kms.services import errors
 from kms.services.errors import KmsError
-from kms.services.key_orders import KeyOrder
-from kms.services.key_verbs import Item
-from kms.services.slot_verbs import DECAPSULATE
+from kms.services.keys.orders import KeyOrder
+from kms.services.keys.verbs import Item
+from kms.services.slots.verbs import DECAPSULATE
 from kms.wire import canonical, unb64
 from policies.key_life import KeyPurpose, Step
 from policies.policy import shipped

@@ -14,8 +14,8 @@ from kms.domain.authorisation import Caller
 from kms.domain.key_records import Key, KeyReservation, KeyVersion
 from kms.domain.records import Event
 from kms.services import errors, key_upkeep
-from kms.services.key_orders import KeyOrder
-from kms.services.key_verbs import VERBS, Item
+from kms.services.keys.orders import KeyOrder
+from kms.services.keys.verbs import VERBS, Item
 from kms.wire import unb64
 from policies.key_life import KeyPurpose, KeyState, Step
 from tests.support.services import OFFICER, SERVER, TENANT, World, world

@@ -17,9 +17,9 @@ from kms.domain.key_records import Key, KeyReservation, KeyVersion, LogUses
 from kms.domain.records import Event, Role, TenantId
 from kms.services import errors
 from kms.services.errors import KmsError
-from kms.services.key_orders import KeyOrder, KeySettings
-from kms.services.key_reach import MANAGE
-from kms.services.key_verbs import VERBS, Item
+from kms.services.keys.orders import KeyOrder, KeySettings
+from kms.services.keys.reach import MANAGE
+from kms.services.keys.verbs import VERBS, Item
 from kms.wire import b64, unb64
 from policies.key_life import KeyPurpose, KeyState, Operation, Step
 from tests.support.services import OFFICER, SERVER, TENANT, World, decoded, world

@@ -12,8 +12,8 @@ from hsm_drivers.errors import StatementRefusedError
 from hsm_drivers.ports import KeyLabel
 from kms.domain.key_records import KeyReservation, KeyVersion
 from kms.services import errors
-from kms.services.key_orders import KeyOrder, KeySettings
-from kms.services.key_verbs import VERBS, Item
+from kms.services.keys.orders import KeyOrder, KeySettings
+from kms.services.keys.verbs import VERBS, Item
 from policies.key_life import KeyPurpose, Step
 from tests.support.services import OFFICER, SERVER, TENANT, World, world
 

@@ -17,8 +17,8 @@ from hsm_drivers.errors import (
     TokenUnavailableError,
     UnsupportedError,
 )
-from hsm_drivers.pool import GRACE_S, PoolOfTokens
-from hsm_drivers.pool_round import MOST_DEATHS
+from hsm_drivers.pool.round import MOST_DEATHS
+from hsm_drivers.pool.tokens import GRACE_S, PoolOfTokens
 from hsm_drivers.ports import KeyLabel, TokenStatus
 from hsm_drivers.software import SoftwareDriver
 from hsm_drivers.tokens import Job, drained

@@ -40,7 +40,7 @@ from kms.services.errors import (
     UnknownBundleError,
 )
 from kms.services.founded import read_founded
-from kms.services.key_specs import make_cosigner
+from kms.services.keys.specs import make_cosigner
 from kms.storage.memory import MemoryLedger
 from kms.tlog.checkpoint import Checkpoint
 from kms.tlog.notes import VerifierKey, parse_note, verify_note

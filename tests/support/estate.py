@@ -11,7 +11,7 @@ from typing import Any
 
 from hsm_drivers.calls import SignCall, TokenCall
 from hsm_drivers.errors import HsmError
-from hsm_drivers.pool import PoolOfTokens
+from hsm_drivers.pool.tokens import PoolOfTokens
 from hsm_drivers.ports import KeyLabel, KeyRecord
 from hsm_drivers.tokens import Job, drained
 from kms.config import parse

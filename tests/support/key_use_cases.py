@@ -8,8 +8,8 @@ from typing import Any
 from kms.domain.key_records import Key, LogUses
 from kms.domain.records import Role
 from kms.services.errors import KeyStateError
-from kms.services.key_orders import KeyOrder, KeySettings
-from kms.services.key_verbs import VERBS, Item
+from kms.services.keys.orders import KeyOrder, KeySettings
+from kms.services.keys.verbs import VERBS, Item
 from kms.wire import unb64
 from policies.key_life import KeyPurpose, Step
 from tests.support.faulty_signer import Fault, FaultySigner

@@ -21,7 +21,7 @@ from hsm_drivers.ports import (
     Operation,
     TokenStatus,
 )
-from hsm_drivers.service_keys import ServiceLimits
+from hsm_drivers.service.keyring import ServiceLimits
 from hsm_drivers.state import SignerState
 from hsm_drivers.tokens import SingleToken
 from kms.device.encapsulation import KEMS

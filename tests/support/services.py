@@ -26,7 +26,7 @@ from kms.services.errors import KmsError
 from kms.services.events import EventFactory
 from kms.services.facade import Services, compose
 from kms.services.idempotency import Call, call
-from kms.services.key_specs import make_cosigner
+from kms.services.keys.specs import make_cosigner
 from kms.services.observing import Silent
 from kms.services.ports import Ledger
 from kms.services.sequencer import Sequencer

@@ -33,7 +33,7 @@ from hsm_drivers.ports import (
     Statement,
     StatementChecker,
 )
-from hsm_drivers.service_keys import ServiceLimits
+from hsm_drivers.service.keyring import ServiceLimits
 from hsm_drivers.signer import serve
 from hsm_drivers.state import SignerState
 from hsm_drivers.tokens import SingleToken

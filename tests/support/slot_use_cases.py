@@ -5,9 +5,9 @@ import secrets
 from kms.device.encapsulation import parse_slot_key
 from kms.device.sealing import Recipient, seal_message
 from kms.domain.key_records import Key, KeyVersion, LogUses
-from kms.services.key_orders import KeyOrder, KeySettings
-from kms.services.key_verbs import Item
-from kms.services.slot_verbs import OPEN
+from kms.services.keys.orders import KeyOrder, KeySettings
+from kms.services.keys.verbs import Item
+from kms.services.slots.verbs import OPEN
 from policies.key_life import KeyPurpose
 from tests.support.services import OFFICER, SERVER, TENANT, World
 from tests.support.use_cases import Act, covers, once

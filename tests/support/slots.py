@@ -12,9 +12,9 @@ from kms.domain.key_records import LogUses
 from kms.domain.records import Epoch, Event, LogId
 from kms.services.core import ROOT
 from kms.services.errors import KmsError
-from kms.services.key_orders import KeyOrder, KeySettings
-from kms.services.key_verbs import Item
-from kms.services.slot_verbs import OPEN
+from kms.services.keys.orders import KeyOrder, KeySettings
+from kms.services.keys.verbs import Item
+from kms.services.slots.verbs import OPEN
 from kms.wire import unb64
 from policies.key_life import KeyPurpose
 from tests.support.services import DOMAIN, SERVER, TENANT, World, decoded

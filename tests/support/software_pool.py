@@ -12,10 +12,10 @@ from hsm_drivers import token_process
 from hsm_drivers.calls import SignCall, TokenCall, perform
 from hsm_drivers.errors import HsmError, PinRefusedError
 from hsm_drivers.login import LoginGate
-from hsm_drivers.pool import Place, PoolOfTokens
+from hsm_drivers.pool.link import Link
+from hsm_drivers.pool.tokens import Place, PoolOfTokens
 from hsm_drivers.ports import Driver, KeyLabel
 from hsm_drivers.software import SoftwareDriver
-from hsm_drivers.token_link import Link
 from hsm_drivers.vendor import standard
 
 

@@ -74,7 +74,7 @@ def test_what_the_drivers_say_is_a_line_too(*, quiet: bool):
     out = io.StringIO()
     logs.configure("signer", stream=out, quiet=quiet)
     logs.configure("signer", stream=out, quiet=quiet)
-    drivers = logging.getLogger("hsm_drivers.service_keys")
+    drivers = logging.getLogger("hsm_drivers.service.keyring")
     drivers.info("service key %s made", "s-1")
     try:
         int("hunter2")
@@ -84,6 +84,6 @@ def test_what_the_drivers_say_is_a_line_too(*, quiet: bool):
     assert [line["detail"] for line in lines] == ["service key s-1 made", "a checker failed"][
         quiet:
     ]
-    assert {line["event"] for line in lines} == {"hsm_drivers.service_keys"}
+    assert {line["event"] for line in lines} == {"hsm_drivers.service.keyring"}
     assert lines[-1]["error_type"] == "ValueError"
     assert "hunter2" not in out.getvalue()

@@ -17,7 +17,7 @@ from hsm_drivers.errors import (
 from hsm_drivers.frames import raised, refusal
 from hsm_drivers.operations import Encrypt, SignMessage
 from hsm_drivers.ports import KeyLabel
-from hsm_drivers.service_keys import ServiceLimits
+from hsm_drivers.service.keyring import ServiceLimits
 from hsm_drivers.software import SoftwareDriver
 from hsm_drivers.state import SignerState
 from policies.decisions import Protection

@@ -35,8 +35,8 @@ from hsm_drivers.ports import (
     Replication,
     Statement,
 )
-from hsm_drivers.service_keys import ServiceLimits
-from hsm_drivers.service_store import ServiceStore
+from hsm_drivers.service.keyring import ServiceLimits
+from hsm_drivers.service.store import ServiceStore
 from hsm_drivers.software import SoftwareDriver
 from hsm_drivers.state import SignerState
 from policies.algorithms import Kind, algorithms
@@ -322,7 +322,7 @@ def test_keys_are_made_again_as_time_goes_by(state: Path, monkeypatch: pytest.Mo
 
 
 def test_a_life_is_told_in_the_log(state: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "hsm_drivers.service_keys")
+    caplog.set_level(logging.INFO, "hsm_drivers.service.keyring")
     clock = Clock()
     with a_core(state, SoftwareDriver(), now=clock) as core:
         core.generate(GCM)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_drivers.nonces import NONCE_SIZE, PREFIX_SIZE, Nonces
 from hsm_drivers.operations import Encrypt, NewDataKey, Rewrap
 from hsm_drivers.ports import KeyLabel
+from hsm_drivers.service.nonces import NONCE_SIZE, PREFIX_SIZE, Nonces
 from hsm_drivers.software import SoftwareDriver
 from tests.support.service_keys import a_core, answers, label, spec, use
 

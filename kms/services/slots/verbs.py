@@ -21,9 +21,9 @@ from kms.services.errors import (
     CiphertextRefusedError,
     KeyVersionUnknownError,
 )
-from kms.services.key_ciphertexts import FIELD
-from kms.services.key_reach import version_of
-from kms.services.key_verbs import Asked, Item, Verb
+from kms.services.keys.ciphertexts import FIELD
+from kms.services.keys.reach import version_of
+from kms.services.keys.verbs import Asked, Item, Verb
 from kms.wire import WireError, b64, serial_hex
 from pki.cms import TAG_SIZE, Envelope, KemRecipient, parse_envelope
 from pki.errors import EnvelopeError

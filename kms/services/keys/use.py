@@ -41,12 +41,12 @@ from kms.services.errors import (
     StateError,
     WrongPurposeError,
 )
-from kms.services.key_ciphertexts import FIELD
-from kms.services.key_commits import KeyCommits
-from kms.services.key_making import unavailable
-from kms.services.key_reach import KeyReach, offered
-from kms.services.key_verbs import Asked, Item, Verb
-from kms.services.key_verifying import signature_is_right
+from kms.services.keys.ciphertexts import FIELD
+from kms.services.keys.commits import KeyCommits
+from kms.services.keys.making import unavailable
+from kms.services.keys.reach import KeyReach, offered
+from kms.services.keys.verbs import Asked, Item, Verb
+from kms.services.keys.verifying import signature_is_right
 from kms.services.ports import EventDraft, Unit
 from kms.wire import EventType, b64
 from policies.decisions import Protection, Question, Use, decide

@@ -17,12 +17,12 @@ from kms.services.answers import Answer
 from kms.services.core import INFRASTRUCTURE, Core
 from kms.services.errors import InputError, KeyStateError, OperationNotPermittedError
 from kms.services.idempotency import Call
-from kms.services.key_commits import KeyCommits, changes_of, moment
-from kms.services.key_documents import key_document, replica_document, version_document
-from kms.services.key_narrowing import Narrowing
-from kms.services.key_reach import KeyReach, version_of
+from kms.services.keys.commits import KeyCommits, changes_of, moment
+from kms.services.keys.documents import key_document, replica_document, version_document
+from kms.services.keys.narrowing import Narrowing
+from kms.services.keys.reach import KeyReach, version_of
 from kms.services.ports import EventDraft
-from kms.services.slot_certificates import revocations
+from kms.services.slots.certificates import revocations
 from kms.wire import EventType
 from policies.key_life import IllegalStepError, KeyState, Step
 

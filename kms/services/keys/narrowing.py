@@ -12,7 +12,7 @@ from hsm_drivers.ports import KeyLabel
 from kms.domain.key_book import Happened, KeyBook
 from kms.domain.key_records import KeyVersion
 from kms.services.core import Core
-from kms.services.key_reach import offered
+from kms.services.keys.reach import offered
 from policies.key_life import Operation, Step, remaining
 
 _log = structlog.get_logger()

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hsm_drivers import token_frames as frames
 from hsm_drivers.errors import KeyNotFoundError, TokenUnavailableError
+from hsm_drivers.pool import frames
+from hsm_drivers.pool.link import Exchange, Link, LinkState, next_number
 from hsm_drivers.ports import Capability, KeyLabel
-from hsm_drivers.token_link import Exchange, Link, LinkState, next_number
 from policies.algorithms import algorithms
 
 Expected = Callable[[str], Mapping[KeyLabel, bytes]]

@@ -14,11 +14,11 @@ from kms.services.claims import Claims
 from kms.services.core import Core
 from kms.services.errors import InputError, NotFoundError, RevokedError, StateError
 from kms.services.idempotency import Call
-from kms.services.key_commits import KeyCommits, changes_of
-from kms.services.key_documents import key_document, settings_document
-from kms.services.key_making import KeyMaker, Made, birth_detail, born
-from kms.services.key_narrowing import Narrowing
-from kms.services.key_reach import MANAGE, KeyReach, offered
+from kms.services.keys.commits import KeyCommits, changes_of
+from kms.services.keys.documents import key_document, settings_document
+from kms.services.keys.making import KeyMaker, Made, birth_detail, born
+from kms.services.keys.narrowing import Narrowing
+from kms.services.keys.reach import MANAGE, KeyReach, offered
 from kms.services.ports import Change, Delete, EventDraft, Insert, Replace
 from kms.wire import EventType, is_device
 from policies.key_life import (

@@ -7,8 +7,8 @@ from kms.domain.authorisation import Action, Caller, may
 from kms.domain.key_records import Key, KeyPermission, KeyReplica
 from kms.domain.records import Event, LogId, TenantId
 from kms.services.core import Core
-from kms.services.key_documents import key_document, replica_document
-from kms.services.key_reach import MANAGE, KeyReach
+from kms.services.keys.documents import key_document, replica_document
+from kms.services.keys.reach import MANAGE, KeyReach
 from kms.services.lookup import PAGE, Page
 from kms.services.ports import Ledger
 from kms.wire import EventType, b64, timestamp

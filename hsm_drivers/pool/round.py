@@ -7,7 +7,6 @@ from typing import Protocol
 
 import msgspec
 
-from hsm_drivers import token_frames as frames
 from hsm_drivers.calls import DecapsulateCall, DecryptCall, TokenCall, UnwrapCall
 from hsm_drivers.errors import (
     HsmError,
@@ -17,8 +16,9 @@ from hsm_drivers.errors import (
     UnsupportedError,
 )
 from hsm_drivers.framing import MAX_FRAME, FrameError
-from hsm_drivers.token_health import Health
-from hsm_drivers.token_link import Exchange, Link, next_number
+from hsm_drivers.pool import frames
+from hsm_drivers.pool.health import Health
+from hsm_drivers.pool.link import Exchange, Link, next_number
 from hsm_drivers.tokens import Job
 from hsm_drivers.vendor import Remedy
 

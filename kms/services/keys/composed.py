@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from kms.services.claims import Claims
 from kms.services.core import Core
-from kms.services.key_destruction import KeyDestruction
-from kms.services.key_lookup import KeyLookup
-from kms.services.key_orders import KeyOrders
-from kms.services.key_reach import CLIENTS_KEYS, KeyReach
-from kms.services.key_steps import KeySteps
-from kms.services.key_upkeep import KeyUpkeep
-from kms.services.key_use import KeyUse
+from kms.services.keys.destruction import KeyDestruction
+from kms.services.keys.lookup import KeyLookup
+from kms.services.keys.orders import KeyOrders
+from kms.services.keys.reach import CLIENTS_KEYS, KeyReach
+from kms.services.keys.steps import KeySteps
+from kms.services.keys.upkeep import KeyUpkeep
+from kms.services.keys.use import KeyUse
 
 
 @dataclass(frozen=True, slots=True)

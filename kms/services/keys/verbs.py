@@ -25,14 +25,14 @@ from hsm_drivers.ports import KeyLabel
 from kms.domain.key_book import KeyBook
 from kms.domain.key_records import KeyVersion
 from kms.services.errors import InputError
-from kms.services.key_ciphertexts import (
+from kms.services.keys.ciphertexts import (
     SEALED,
     WRAPPED,
     associated,
     header_of,
     take_apart,
 )
-from kms.services.key_reach import version_of
+from kms.services.keys.reach import version_of
 from kms.wire import b64
 from policies.algorithms import Scheme, algorithm
 from policies.key_life import Operation

@@ -30,12 +30,12 @@ from kms.services.errors import (
     UnavailableError,
 )
 from kms.services.idempotency import Call
-from kms.services.key_commits import KeyCommits, changes_of, moment
-from kms.services.key_documents import key_document
-from kms.services.key_making import unavailable
-from kms.services.key_reach import KeyReach, version_of
+from kms.services.keys.commits import KeyCommits, changes_of, moment
+from kms.services.keys.documents import key_document
+from kms.services.keys.making import unavailable
+from kms.services.keys.reach import KeyReach, version_of
 from kms.services.ports import Change, EventDraft, Replace
-from kms.services.slot_certificates import revocations
+from kms.services.slots.certificates import revocations
 from kms.wire import EventType
 from policies.key_life import TRANSITIONS, KeyState, Step
 

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 
 from hsm_drivers.errors import HsmError, TokenFailureError
-from hsm_drivers.nonces import Nonces
 from hsm_drivers.opened import open_wrapped
 from hsm_drivers.operations import NEEDED, ServiceCall
 from hsm_drivers.ports import KeyLabel, Operation
-from hsm_drivers.service_steps import Asking, Steps
-from hsm_drivers.service_store import Held, ServiceStore
+from hsm_drivers.service.nonces import Nonces
+from hsm_drivers.service.steps import Asking, Steps
+from hsm_drivers.service.store import Held, ServiceStore
 from hsm_drivers.tokens import SLICE_SECONDS, Job, Tokens
 
 _log = logging.getLogger(__name__)

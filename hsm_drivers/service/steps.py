@@ -27,7 +27,6 @@ from hsm_drivers.errors import (
     UnsupportedError,
 )
 from hsm_drivers.making import held
-from hsm_drivers.nonces import NONCE_SIZE, PREFIX_SIZE, Nonces
 from hsm_drivers.opened import Opened, opened
 from hsm_drivers.operations import (
     NEEDED,
@@ -48,7 +47,8 @@ from hsm_drivers.operations import (
     WrapKey,
 )
 from hsm_drivers.ports import KeyLabel, KeyRecord, Operation
-from hsm_drivers.service_store import ServiceStore
+from hsm_drivers.service.nonces import NONCE_SIZE, PREFIX_SIZE, Nonces
+from hsm_drivers.service.store import ServiceStore
 from hsm_drivers.tokens import Job
 from hsm_drivers.wrapping import framed, unframed
 from policies.algorithms import algorithm

@@ -35,8 +35,8 @@ from hsm_drivers.ports import (
     TokenStatus,
 )
 from hsm_drivers.rates import HOUR, Bucket
-from hsm_drivers.service_store import Destroyed, Held, Making, ServiceStore, label_of
-from hsm_drivers.service_use import ServiceUse, Using
+from hsm_drivers.service.store import Destroyed, Held, Making, ServiceStore, label_of
+from hsm_drivers.service.use import ServiceUse, Using
 from hsm_drivers.tokens import Tokens
 from policies.algorithms import Kind
 

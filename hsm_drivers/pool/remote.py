@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from hsm_drivers import token_frames as frames
 from hsm_drivers.calls import (
     DecapsulateCall,
     DecryptCall,
@@ -17,12 +16,13 @@ from hsm_drivers.calls import (
     WrapCall,
 )
 from hsm_drivers.errors import HsmError, TokenUnavailableError
+from hsm_drivers.pool import frames
+from hsm_drivers.pool.link import next_number
 from hsm_drivers.ports import Capability, KeyAttributes, KeyLabel
-from hsm_drivers.token_link import next_number
 from hsm_drivers.tokens import Job, drained
 
 if TYPE_CHECKING:
-    from hsm_drivers.pool import PoolOfTokens
+    from hsm_drivers.pool.tokens import PoolOfTokens
 
 ANSWER_S = 30.0
 """How long reading or destroying a key may take."""

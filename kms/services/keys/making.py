@@ -32,9 +32,9 @@ from kms.services.errors import (
     SigningRateError,
     UnavailableError,
 )
-from kms.services.key_reach import offered
+from kms.services.keys.reach import offered
 from kms.services.ports import EventDraft, Insert, Replace
-from kms.services.slot_certificates import SlotCertificate, SlotCertifier
+from kms.services.slots.certificates import SlotCertificate, SlotCertifier
 from kms.wire import timestamp
 from policies.algorithms import Kind, UnknownAlgorithmError, algorithm
 from policies.choices import KEYS

@@ -10,13 +10,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hsm_drivers import token_frames as frames
 from hsm_drivers.errors import TokenUnavailableError, UnsupportedError
-from hsm_drivers.pool_round import Round
+from hsm_drivers.pool import frames
+from hsm_drivers.pool.health import Described, Expected, Health
+from hsm_drivers.pool.link import Link
+from hsm_drivers.pool.remote import RemoteDriver
+from hsm_drivers.pool.round import Round
 from hsm_drivers.ports import TokenStatus
-from hsm_drivers.remote import RemoteDriver
-from hsm_drivers.token_health import Described, Expected, Health
-from hsm_drivers.token_link import Link
 from hsm_drivers.tokens import SLICE_SECONDS, Job, Performing
 
 GRACE_S = 3.0

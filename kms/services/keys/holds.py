@@ -18,10 +18,10 @@ from kms.services.answers import Answer
 from kms.services.core import Core
 from kms.services.errors import KeyStateError, OperationNotPermittedError
 from kms.services.idempotency import Call
-from kms.services.key_commits import KeyCommits, changes_of
-from kms.services.key_destruction import BEGUN, begun
-from kms.services.key_documents import key_document
-from kms.services.key_reach import KeyReach
+from kms.services.keys.commits import KeyCommits, changes_of
+from kms.services.keys.destruction import BEGUN, begun
+from kms.services.keys.documents import key_document
+from kms.services.keys.reach import KeyReach
 from kms.wire import EventType
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from kms.domain.key_book import KeyBook
 from kms.domain.key_records import Key, KeyReplica, KeyVersion
-from kms.services.key_commits import moment
+from kms.services.keys.commits import moment
 from kms.wire import b64
 
 

@@ -19,13 +19,13 @@ from kms.domain.records import TenantId
 from kms.services.core import Core
 from kms.services.crls import SERVICE
 from kms.services.errors import KmsError, StateError
-from kms.services.key_commits import KeyCommits, changes_of
-from kms.services.key_destruction import KeyDestruction
-from kms.services.key_making import LABEL_PREFIX, ORPHAN, sha256_of, unavailable
-from kms.services.key_narrowing import Narrowing, signer_operations
-from kms.services.key_orders import KeyOrders
-from kms.services.key_reach import KeyReach
-from kms.services.key_schedules import StraySchedules
+from kms.services.keys.commits import KeyCommits, changes_of
+from kms.services.keys.destruction import KeyDestruction
+from kms.services.keys.making import LABEL_PREFIX, ORPHAN, sha256_of, unavailable
+from kms.services.keys.narrowing import Narrowing, signer_operations
+from kms.services.keys.orders import KeyOrders
+from kms.services.keys.reach import KeyReach
+from kms.services.keys.schedules import StraySchedules
 from kms.services.ports import Delete, EventDraft, LedgerUnavailableError, Replace, Unit
 from kms.wire import Committed, EventType
 from policies.key_life import Step, remaining

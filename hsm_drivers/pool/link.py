@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from hsm_drivers import token_frames as frames
 from hsm_drivers.errors import TokenUnavailableError
 from hsm_drivers.framing import FrameBuffer, FrameError, encode
+from hsm_drivers.pool import frames
 
 _READ_SIZE = 256 * 1024
 _PEER_CREDENTIALS = struct.Struct("3i")

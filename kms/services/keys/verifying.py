@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from kms.domain.key_records import KeyVersion
-from kms.services.key_verbs import Item
+from kms.services.keys.verbs import Item
 from kms.services.verifying import SignatureCheck, refusal
 from policies.algorithms import algorithm
 

@@ -1,6 +1,6 @@
 """KEM slots of the organisation: keys with a life, which others seal to.
 
-Everything that keys do in their lives, slots do the same way (`kms.services.key_*`); what is their
+Everything that keys do in their lives, slots do the same way (`kms.services.keys`); what is their
 own is that they are certified, served to senders, and open what was sealed.
 """
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from kms.services.claims import Claims
 from kms.services.core import Core
-from kms.services.key_destruction import KeyDestruction
-from kms.services.key_holds import KeyHolds
-from kms.services.key_lookup import KeyLookup
-from kms.services.key_orders import KeyOrders
-from kms.services.key_reach import KEM_SLOTS, KeyReach
-from kms.services.key_steps import KeySteps
-from kms.services.key_use import KeyUse
-from kms.services.slot_documents import SlotDocuments
+from kms.services.keys.destruction import KeyDestruction
+from kms.services.keys.holds import KeyHolds
+from kms.services.keys.lookup import KeyLookup
+from kms.services.keys.orders import KeyOrders
+from kms.services.keys.reach import KEM_SLOTS, KeyReach
+from kms.services.keys.steps import KeySteps
+from kms.services.keys.use import KeyUse
+from kms.services.slots.documents import SlotDocuments
 
 ARCHIVE = "archive"
 """What a slot is for where nobody says otherwise; every opening is logged."""

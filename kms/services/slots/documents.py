@@ -19,9 +19,9 @@ from kms.services.answers import receipt_document
 from kms.services.core import INFRASTRUCTURE, ROOT, Core
 from kms.services.errors import NotFoundError
 from kms.services.heads import newest_signed
-from kms.services.key_commits import moment
-from kms.services.key_documents import version_document
-from kms.services.key_reach import KeyReach
+from kms.services.keys.commits import moment
+from kms.services.keys.documents import version_document
+from kms.services.keys.reach import KeyReach
 from kms.wire import Committed, b64
 from pki.keys import parse_public_key
 from policies.algorithms import algorithm

@@ -1,0 +1,1 @@
+"""Several tokens behind processes of their own, as one `tokens.Tokens`."""
