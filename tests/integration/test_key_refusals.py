@@ -13,7 +13,8 @@ from hsm_drivers.ports import KeyLabel
 from kms.domain.authorisation import Caller
 from kms.domain.key_records import Key, KeyReservation, KeyVersion
 from kms.domain.records import Event
-from kms.services import errors, key_upkeep
+from kms.services import errors
+from kms.services.keys import upkeep as key_upkeep
 from kms.services.keys.orders import KeyOrder
 from kms.services.keys.verbs import VERBS, Item
 from kms.wire import unb64
