@@ -118,7 +118,7 @@ def _kept(settings: Settings) -> Iterator[None]:
             processes.start()
             started.set()
             while not over.wait(0.1):
-                processes.watch(restart=False)
+                processes.watch(restart=True)
         finally:
             started.set()
             processes.close()
