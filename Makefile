@@ -30,7 +30,7 @@ demo: ## from an empty token to certified devices on a verified log, in var/demo
 test: ## everything: lint, types, import directions, all tests
 	@scripts/setup.sh test
 	@scripts/static.sh
-	@$(PYTEST) -q -n 2 -m "not slow and not pq_token"
+	@$(PYTEST) -q -n 2 --dist loadgroup -m "not slow and not pq_token"
 
 check: ## the quick part of it: lint, types, import directions, unit tests
 	@scripts/setup.sh test

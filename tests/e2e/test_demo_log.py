@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support.stranger import Verifier, check_receipt, read_log
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("demo-log")]
 
 ISSUING = ("certificate.issued", "device.enrolled", "device.renewed", "authority.created")
 REVOKING = ("certificate.revoked", "device.revoked", "user.revoked")

@@ -25,7 +25,7 @@ from tests.support.running import (
 )
 from tests.support.second_token import NAME, OFFICERS, add_token, copy_both, kms, replicate
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("estate")]
 
 SLOWEST = 20.0
 """Seconds, of an enrolment in two calls; the bench measures what a fail-over adds."""

@@ -32,7 +32,7 @@ from tests.support.flooding import (
 from tests.support.promql import TARGET, alerts, exposed, named, panels
 from tests.support.running import COLLEAGUE, MESSENGER, Home, Service, running
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("overload")]
 
 AT_ONCE, WAITING = 2, 6
 PLACES = AT_ONCE + WAITING

@@ -25,6 +25,8 @@ from kms.tlog.notes import KeyType, VerifierKey, parse_note, verify_note
 from tests.support import nss
 from tests.support.running import KMS, OFFICER, TENANT, Home, running
 
+pytestmark = pytest.mark.xdist_group("post-quantum-home")  # its home is made once
+
 KMS_AUDIT = str(Path(sys.executable).with_name("kms-audit"))
 HAS_NSS = not nss.missing()
 PLAN = f"""

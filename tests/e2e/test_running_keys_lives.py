@@ -11,6 +11,8 @@ import pytest
 from tests.support.calling import Client
 from tests.support.running import MESSENGER, OFFICER, TENANT, Home, Service, running, wait_for
 
+pytestmark = pytest.mark.xdist_group("running-keys-lives")  # its home is made once
+
 
 @pytest.fixture(scope="module")
 def service(prepared: Home, folder: Path) -> Iterator[Service]:
@@ -76,6 +78,7 @@ def test_a_batch_of_a_thousand(owner: Client):
     assert b64decode(opened[999]["body"]["plaintext"]) == b"999"
 
 
+@pytest.mark.slow
 def test_destroyed_and_told_so(service: Service, owner: Client):
     """Scheduled by name, carried out by the service itself, every step in the log."""
     body = {"name": "gone", "purpose": "mac", "settings": {"log_uses": "every"}}

@@ -25,7 +25,7 @@ from tests.support.running import (
     wait_for,
 )
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("taken-over-worker")]
 
 AUDIT = str(Path(sys.executable).with_name("kms-audit"))
 ROOT = Path(__file__).parents[2]
