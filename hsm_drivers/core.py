@@ -47,6 +47,7 @@ from hsm_drivers.service.keyring import RESERVED_PREFIXES, ServiceKeyring, Servi
 from hsm_drivers.state import SignerState
 from hsm_drivers.tokens import Job, Tokens
 from hsm_drivers.verification import Signed, Verification, verifiable
+from policies.choices import KEY_ENCRYPTION
 
 Signing = Generator[None, None, list[bytes | HsmError]]
 """A batch being signed, slice by slice."""
@@ -204,7 +205,7 @@ class SignerCore:
 
     def _lacking(self, well: Collection[str]) -> tuple[str, ...]:
         wanted = {
-            (record.home, making.WRAPPING if part.wrapped else part.algorithm)
+            (record.home, KEY_ENCRYPTION if part.wrapped else part.algorithm)
             for record in self._state.records()
             for part in making.held(record)
             if record.home in well

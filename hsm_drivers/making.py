@@ -31,12 +31,11 @@ from hsm_drivers.ports import (
 from hsm_drivers.tokens import Tokens
 from hsm_drivers.unwrapped import open_seed, seed_size
 from policies.algorithms import Algorithm, Kind, UnknownAlgorithmError, algorithm
+from policies.choices import KEY_ENCRYPTION
 from policies.decisions import Protection
 
 WRAPPING_PREFIX = "kek-"
 """Of the labels of key-encryption keys; no other key's begins so."""
-WRAPPING = "AES-256-KWP"
-"""What keys are wrapped with (RFC 5649)."""
 _WEAKEST_FIRST = (Protection.WRAPPED, Protection.TRANSFERABLE, Protection.TOKEN)
 _NOT_ON_TOKEN = KeyAttributes(
     local=False,
@@ -160,7 +159,7 @@ def _make_part(driver: Driver, part: Part) -> tuple[str, HeldComponent]:
 
 def _make_wrapped(driver: Driver, part: Part) -> tuple[str, HeldComponent]:
     """The seed lives in this function alone, until it is wrapped."""
-    key_id, _, _ = driver.generate(part.label, WRAPPING)
+    key_id, _, _ = driver.generate(part.label, KEY_ENCRYPTION)
     seed = driver.random(seed_size(part.row))
     public_key = open_seed(part.row, seed).public_key
     wrapped = driver.wrap(part.label, seed)

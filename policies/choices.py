@@ -17,6 +17,9 @@ ISSUING_KEYS: Mapping[int, str] = MappingProxyType(
 )
 """Keys of issuing authorities, by the NIST category that their profile demands."""
 
+KEY_ENCRYPTION = "AES-256-KWP"
+"""What the signer wraps parts of keys with that a token cannot use (RFC 5649)."""
+
 CONTENT_CIPHER = "AES-256-GCM"
 CONTENT_WRAP = "AES-256-KW"
 """What an envelope's content and content key are protected with (RFC 5084, RFC 9936 2.2.1)."""

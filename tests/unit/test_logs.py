@@ -87,3 +87,11 @@ def test_what_the_drivers_say_is_a_line_too(*, quiet: bool):
     assert {line["event"] for line in lines} == {"hsm_drivers.service.keyring"}
     assert lines[-1]["error_type"] == "ValueError"
     assert "hunter2" not in out.getvalue()
+
+
+def test_a_stream_that_was_closed_stops_nobody():
+    out = io.StringIO()
+    logs.configure("worker", stream=out)
+    out.close()
+    structlog.get_logger().warning("still.here")
+    logging.getLogger("hsm_drivers.pool").warning("and here")
